@@ -1,0 +1,106 @@
+"""Every default number of the project: Timeouts in seconds, Limits in counts and bytes.
+
+Numbers that a wire format fixes (a header's size, the largest Noise message) stand beside that format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """How long an operation may take, in seconds; `math.inf` means for ever."""
+
+    dial: float = 60.0
+    """A dial, over all addresses: it ends with DialError."""
+    dial_address: float = 15.0
+    """One address, from TCP to the muxer: the next address is tried."""
+    dial_private_address: float = 5.0
+    """The same for loopback and private addresses."""
+    upgrade: float = 15.0
+    """Security and muxer, either side: the socket is dropped."""
+    negotiate: float = 10.0
+    """Eager protocol negotiation, either side: the stream is reset."""
+    open_stream: float = 15.0
+    """Waiting for room to open a stream: DeadlineError."""
+    stream_idle: float = 120.0
+    """A read that waits this long without a byte: DeadlineError."""
+    write_stall: float = 120.0
+    """A write that waits this long without progress: the stream is reset."""
+    close: float = 10.0
+    """What a closed stream's peer still owes: then its tombstone goes."""
+    identify: float = 5.0
+    """The peer's identify message: the connection stays, unidentified."""
+    identify_push_delay: float = 0.1
+    """Changes of our protocols or addresses within this time go out as one push."""
+    ping: float = 10.0
+    """The answer to a ping: DeadlineError."""
+    keepalive: float = 30.0
+    """A connection this quiet is asked whether it lives."""
+    keepalive_answer: float = 10.0
+    """The answer to that: the connection is aborted."""
+    shutdown: float = 30.0
+    """Leaving `async with Host`: what refuses to end is named and abandoned."""
+    connection_close: float = 1.0
+    """After `Connection.close`, the time for what is queued to leave: the socket is aborted."""
+    backoff: float = 10.0
+    """A peer whose every address failed is not dialled again for this long, doubling."""
+    backoff_max: float = 300.0
+    """The longest such back-off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much may be held, in counts and bytes."""
+
+    connections: int = 1024
+    """Connections in all: a new one is refused."""
+    connections_per_peer: int = 8
+    """Connections to one peer: a new one is refused."""
+    pending_inbound: int = 256
+    """Inbound connections being upgraded: the oldest makes room."""
+    streams_per_connection: int = 1024
+    """Streams on one connection, either direction: a new one is reset or waits."""
+    streams_per_peer: int = 2048
+    """Streams with one peer: as above."""
+    streams: int = 65536
+    """Streams in all: as above."""
+    handlers_per_peer: int = 1024
+    """Running handlers for one peer: its new streams are reset."""
+    handlers: int = 16384
+    """Running handlers in all: as above."""
+    tombstones_per_connection: int = 1024
+    """Closed streams whose peer still owes something: the oldest goes first."""
+    tombstones: int = 65536
+    """The same in all."""
+    forgotten_ids: int = 1024
+    """Ids of forgotten streams kept per connection, so that what is late for them is dropped."""
+    forgotten_bytes: int = 1024
+    """Late bytes dropped for one forgotten id: then it is reset."""
+    connection_send_bytes: int = 1 << 20
+    """Bytes queued to one socket: writers wait."""
+    connection_unread_bytes: int = 16 << 20
+    """Received bytes that nobody has read, per connection: the longest unread stream is reset."""
+    connection_control_bytes: int = 256 << 10
+    """Control frames queued to one socket that a peer caused without reading: the connection is aborted."""
+    yamux_window: int = 256 << 10
+    """Bytes a peer may send on a new stream (the spec's initial window)."""
+    yamux_window_max: int = 16 << 20
+    """What that window may grow to."""
+    yamux_ack_backlog: int = 256
+    """Streams we opened that the peer has not acknowledged: the next open waits."""
+    early_streams: int = 10
+    """Streams opened before the peer's first frame (js-libp2p drops the connection at more)."""
+    ping_streams: int = 2
+    """Inbound ping streams of one peer: a further one is reset."""
+    events: int = 1024
+    """Events kept for one consumer of `Host.events`: the oldest is dropped and counted."""
+    identify_bytes: int = 8 << 10
+    """One identify message: a longer one is refused."""
+    identify_messages: int = 10
+    """Messages merged from one identify stream."""
+    identify_addresses: int = 64
+    """Addresses kept of one peer."""
+    identify_protocols: int = 1024
+    """Protocols kept of one peer."""
