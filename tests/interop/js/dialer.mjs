@@ -1,0 +1,46 @@
+// A js-libp2p dialler.
+//   node dialer.mjs COMMAND ADDR [ARG]... [flags]   run one command (commands.mjs lists them), print one JSON line
+//   node dialer.mjs session                         run commands from stdin, one JSON array a line, one JSON line back for each
+// Flags: --concurrency K --chunk BYTES --timeout SECONDS --stock --no-identify
+import readline from 'node:readline'
+import { multiaddr } from '@multiformats/multiaddr'
+import { makeNode, out, parseArgs } from './common.mjs'
+import { commands } from './commands.mjs'
+
+const BOOLEANS = ['stock', 'no-identify', 'debug']
+
+async function run (words) {
+  const flags = parseArgs(words.map(String), BOOLEANS)
+  const [cmd, address, ...args] = flags._
+  const answer = { cmd, node: process.version }
+  const action = commands[cmd]
+  if (action == null || address == null) return { ...answer, error: 'usage: COMMAND ADDR [ARG]...' }
+  let node
+  try {
+    node = await makeNode({ stock: flags.stock === true, identifyOn: flags['no-identify'] !== true })
+    const context = {
+      node,
+      target: multiaddr(address),
+      args,
+      concurrency: Number(flags.concurrency ?? 1),
+      chunk: Number(flags.chunk ?? 65536),
+      signal: AbortSignal.timeout(Number(flags.timeout ?? 60) * 1000)
+    }
+    Object.assign(answer, await action(context))
+  } catch (err) {
+    if (flags.debug) console.error(err)
+    Object.assign(answer, { error: `${err.name}: ${err.message}`, cause: err.errors?.map(String) })
+  } finally {
+    await node?.stop()
+  }
+  return answer
+}
+
+process.on('unhandledRejection', err => { console.error('unhandledRejection', err) })
+if (process.argv[2] === 'session') {
+  for await (const line of readline.createInterface({ input: process.stdin })) out(await run(JSON.parse(line)))
+  process.exit(0)
+}
+const answer = await run(process.argv.slice(2))
+out(answer)
+process.exit(answer.error == null ? 0 : 1)
