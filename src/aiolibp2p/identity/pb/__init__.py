@@ -1,0 +1,1 @@
+"""Generated protobuf modules of keys, envelopes and peer records."""
