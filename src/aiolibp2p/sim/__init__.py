@@ -1,0 +1,34 @@
+"""Virtual time: a deterministic event loop and network on which durations are exact."""
+
+from __future__ import annotations
+
+from aiolibp2p.sim.loop import (
+    DeadlockError,
+    EscapeError,
+    LeftoverError,
+    LivelockError,
+    SimLoop,
+    TimeLimitError,
+    current_loop,
+    run,
+)
+from aiolibp2p.sim.network import Connection, Host, Link, SimNet, Tap, Tuning
+from aiolibp2p.sim.trace import Trace
+
+__all__ = [
+    "Connection",
+    "DeadlockError",
+    "EscapeError",
+    "Host",
+    "LeftoverError",
+    "Link",
+    "LivelockError",
+    "SimLoop",
+    "SimNet",
+    "Tap",
+    "TimeLimitError",
+    "Trace",
+    "Tuning",
+    "current_loop",
+    "run",
+]

@@ -1,0 +1,269 @@
+"""An asyncio event loop on virtual time: integer nanoseconds, no selector, no threads, no descriptors.
+
+The clock stands still while anything can run and then jumps to the next timer or network event: an hour of keepalives
+takes milliseconds, and a duration is exact. One loop is one bubble: nothing outside it can wake what waits inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, NoReturn, TypeVar
+
+from aiolibp2p.sim.network import Listener, SimNet
+from aiolibp2p.sim.scheduler import (
+    LIMIT_SECONDS,
+    NEVER_NS,
+    DeadlockError,
+    EscapeError,
+    LivelockError,
+    SimEvent,
+    TimeLimitError,
+    VirtualTimeLoop,
+)
+from aiolibp2p.sim.tasks import SimFuture, SimTask, describe_task
+from aiolibp2p.sim.trace import Trace
+
+__all__ = [
+    "DeadlockError",
+    "EscapeError",
+    "LeftoverError",
+    "LivelockError",
+    "SimEvent",
+    "SimLoop",
+    "TimeLimitError",
+    "current_loop",
+    "run",
+]
+
+T = TypeVar("T")
+
+
+class LeftoverError(AssertionError):
+    """A strict run left tasks or timers behind, or let an exception escape from a callback."""
+
+
+class SimLoop(VirtualTimeLoop):
+    """An event loop without a real clock, real sockets or threads.
+
+    BaseEventLoop brings tasks, exception handling, asynchronous generators and `run_until_complete`; the scheduler, the
+    timers, the executor and whatever would touch a descriptor are replaced.
+    """
+
+    net: SimNet | None = None
+    """Where connections and listeners live."""
+    _task_factory: Any  # of BaseEventLoop, which the type stubs leave out
+
+    def __init__(
+        self,
+        seed: int | str = 0,
+        *,
+        shuffle: bool = False,
+        limit_seconds: float = LIMIT_SECONDS,
+        trace: Trace | None = None,
+    ) -> None:
+        """Make a loop at virtual time 0, without a network; the arguments are those of `run`."""
+        super().__init__(seed, shuffle=shuffle, limit_seconds=limit_seconds, trace=trace)
+        self.unhandled: list[dict[str, Any]] = []
+        """What was reported to the exception handler."""
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._tasks_limit = 1024
+        self._task_number = itertools.count(1)
+        self.set_exception_handler(self._record_unhandled)
+
+    # Tasks, futures, executors
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Return a future whose place in a set does not depend on its address."""
+        return SimFuture(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[T]:
+        """Schedule a coroutine; the loop keeps the task alive, for when the collector runs is no part of a seed."""
+        self._check_closed()
+        if name is None:
+            name = f"task-{next(self._task_number)}"  # asyncio's own counter is shared by all loops of a process
+        if self._task_factory is not None:
+            return super().create_task(coro, name=str(name), context=context, **options)
+        task = SimTask(coro, order=self.next_order(), loop=self, name=str(name), context=context, **options)
+        self._tasks.append(task)
+        if len(self._tasks) > self._tasks_limit:
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks_limit = max(1024, 2 * len(self._tasks))
+        return task
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: object, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        """Run `func(*args)` in this thread, as a callback of its own that takes no virtual time."""
+        self._check_closed()
+        future: asyncio.Future[T] = self.create_future()
+
+        def work() -> None:
+            if future.cancelled():
+                return
+            try:
+                result = func(*args)
+            except Exception as error:  # noqa: BLE001  # whoever awaits the future gets it
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self.call_soon(work)
+        return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncio's own
+        """Do nothing: there is no thread."""
+
+    def _record_unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.unhandled.append(context)
+        self.default_exception_handler(context)
+
+    # Network
+
+    def _sim_net(self) -> SimNet:
+        if self.net is None:
+            raise EscapeError("no network is attached to this loop")
+        return self.net
+
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: Any = None, port: Any = None, **options: Any
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Connect over the simulated network."""
+        return await self._sim_net().create_connection(protocol_factory, host, port, **options)
+
+    async def create_server(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: Any = None, port: Any = None, **options: Any
+    ) -> asyncio.Server:
+        """Listen on the simulated network."""
+        return await self._sim_net().create_server(protocol_factory, host, port, **options)
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> list[Any]:
+        """Resolve a name of the simulated network."""
+        return self._sim_net().getaddrinfo(host, port)
+
+    def _start_serving(self, factory: Any, listener: Listener, _ssl: object, server: Any, *_options: object) -> None:
+        listener.start(factory, server)  # asyncio.Server calls this and the next
+
+    def _stop_serving(self, listener: Listener) -> None:
+        listener.close()
+
+    def _process_events(self, event_list: object) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+    def close(self) -> None:
+        """Close the loop and drop whatever is still scheduled."""
+        self._heap.clear()
+        self._tasks.clear()
+        super().close()
+
+    def leftovers(self) -> list[str]:
+        """Return one line for every unfinished task, pending timer and exception that nothing handled."""
+        tasks = sorted(asyncio.all_tasks(self), key=hash)
+        lines = [describe_task(task, self._now_ns) for task in tasks]
+        lines += [f"timer {timer!r}" for timer in self.pending_timers()]
+        lines += [f"unhandled: {context.get('exception') or context['message']!r}" for context in self.unhandled]
+        for task in self._tasks:
+            # What asyncio would report once the collector finds the task, which the loop keeps it from.
+            if task.done() and getattr(task, "_log_traceback", False):
+                lines.append(f"exception of task {task.get_name()!r} that nobody retrieved: {task.exception()!r}")
+        return lines
+
+    def end(self) -> None:
+        """Cancel every task and run until all have ended; one that refuses is abandoned."""
+        self.set_exception_handler(lambda _loop, _context: None)  # servers of 3.11 report their cancelled handlers
+        self._limit_ns = NEVER_NS
+        tasks = sorted(asyncio.all_tasks(self), key=hash)
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(DeadlockError, LivelockError):
+            if tasks:
+                self.run_until_complete(asyncio.wait(tasks))
+            self.run_until_complete(self.shutdown_asyncgens())
+
+
+def run(
+    main: Callable[[], Coroutine[Any, Any, T]] | Coroutine[Any, Any, T],
+    *,
+    seed: int | str = 0,
+    net: bool = True,
+    shuffle: bool = False,
+    limit_seconds: float = LIMIT_SECONDS,
+    trace: Trace | None = None,
+    strict: bool = False,
+) -> T:
+    """Run a coroutine to its end on a loop of its own and return its result; the counterpart of `asyncio.run`.
+
+    Args:
+        main: the coroutine, or what makes it.
+        seed: everything random in the simulation is drawn from it.
+        net: give the loop a network of one host; it is `current_loop().net`.
+        shuffle: run the tasks of one turn in a seeded order.
+        limit_seconds: virtual time after which the run fails.
+        trace: where to record what happens.
+        strict: fail when a task or a timer is left at the end, or an exception escaped from a callback.
+
+    Raises:
+        DeadlockError: everything waits and nothing will happen.
+        LivelockError: virtual time stands still.
+        TimeLimitError: the limit of virtual time is reached.
+        LeftoverError: something is left, in a strict run.
+    """
+    loop = SimLoop(seed, shuffle=shuffle, limit_seconds=limit_seconds, trace=trace)
+    if net:
+        loop.net = SimNet(loop)
+    left: list[str] = []
+    try:
+        try:
+            result = loop.run_until_complete(main() if callable(main) else main)
+            if strict:
+                loop.run_until_complete(loop.settle())
+                left = loop.leftovers()
+        finally:
+            loop.end()
+    finally:
+        loop.close()
+    if left:
+        raise LeftoverError("left behind:\n" + "\n".join(left))
+    return result
+
+
+def current_loop() -> SimLoop:
+    """Return the running simulated loop.
+
+    Raises:
+        RuntimeError: no loop is running, or it is not a simulated one.
+    """
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, SimLoop):
+        raise RuntimeError("the running loop is not a simulated one")  # noqa: TRY004  # as when no loop runs
+    return loop
+
+
+def _fence(name: str) -> Callable[..., NoReturn]:
+    def fenced(*_args: object, **_options: object) -> NoReturn:
+        raise EscapeError(f"loop.{name}() does not exist in a simulation")
+
+    return fenced
+
+
+for _name in (
+    *("add_reader", "remove_reader", "add_writer", "remove_writer", "add_signal_handler", "remove_signal_handler"),
+    *("sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendto"),
+    *("sock_connect", "sock_accept", "sock_sendfile", "sendfile", "connect_read_pipe", "connect_write_pipe"),
+    *("subprocess_shell", "subprocess_exec", "create_unix_connection", "create_unix_server", "start_tls"),
+    *("create_datagram_endpoint", "connect_accepted_socket", "getnameinfo"),
+):
+    setattr(SimLoop, _name, _fence(_name))
