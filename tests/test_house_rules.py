@@ -76,15 +76,24 @@ def many_parameters(tree: ast.Module) -> Iterator[str]:
             yield f"{function.lineno}: {function.name} has {len(counted)} parameters"
 
 
+def own_numbers(value: ast.expr) -> list[int | float]:
+    """Return the numbers in an expression; not those that only scale a name, as in `timeouts.dial * 2`."""
+    if isinstance(value, ast.Constant):
+        is_number = isinstance(value.value, int | float) and not isinstance(value.value, bool)
+        return [value.value] if is_number and value.value != 0 else []
+    parts = [own_numbers(part) for part in ast.iter_child_nodes(value) if isinstance(part, ast.expr)]
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult | ast.Div) and not all(parts):
+        return []
+    return [number for part in parts for number in part]
+
+
 def literal_durations(tree: ast.Module) -> Iterator[str]:
     for name, call in calls(tree):
         if name.rpartition(".")[2] not in WAITS:
             continue
         for value in (*call.args, *(keyword.value for keyword in call.keywords)):
-            literal = [n.value for n in ast.walk(value) if isinstance(n, ast.Constant)]
-            numbers = [n for n in literal if isinstance(n, int | float) and not isinstance(n, bool) and n != 0]
-            if numbers:
-                yield f"{call.lineno}: {name} takes the number {numbers[0]}: durations live in Timeouts"
+            for number in own_numbers(value):
+                yield f"{call.lineno}: {name} takes the number {number}: durations live in Timeouts"
 
 
 def real_world(tree: ast.Module) -> Iterator[str]:
@@ -192,13 +201,12 @@ BAD_SNIPPETS: dict[Rule, tuple[str, ...]] = {
     timed_waits: ("time.sleep(1)", "await asyncio.sleep(0.5)"),
 }
 
-# Split, so that this file does not hold what it looks for.
 BAD_TEXT = {
-    "unfinished": re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX)\b"),
-    "package address": re.compile(r"https?://\S+\.(whl|tg" r"z|tar\.gz|zip)\b"),
-    "registry": re.compile(r"(--(extra-)?index-" r"url|--find-" r"links|\"resol" r"ved\"\s*:)"),
+    "unfinished": re.compile(r"\b(TODO|FIXME|XXX)\b"),
+    "package address": re.compile(r"https?://\S+\.(whl|tgz|tar\.gz|zip)\b"),
+    "registry": re.compile(r"(--(extra-)?index-url|--find-links|\"resolved\"\s*:)"),
     "registry host": re.compile(
-        r"\b(pypi\.(org|python\.org)|files\.pythonhosted|registry\.(npmjs|yarnpkg)|proxy\.gol" r"ang)"
+        r"\b(pypi\.(org|python\.org)|files\.pythonhosted|registry\.(npmjs|yarnpkg)|proxy\.golang)"
     ),
     "path of one machine": re.compile(r"(?<![\w.])/(root|work|home)/\w"),
 }
@@ -270,6 +278,8 @@ def test_no_file_is_longer_than_800_lines() -> None:
 def test_no_tracked_file_names_a_registry_a_machine_or_unfinished_work() -> None:
     found = []
     for path in tracked_files():
+        if path == Path(__file__):
+            continue
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
