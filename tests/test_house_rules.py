@@ -79,8 +79,8 @@ def many_parameters(tree: ast.Module) -> Iterator[str]:
 def own_numbers(value: ast.expr) -> list[int | float]:
     """Return the numbers in an expression; not those that only scale a name, as in `timeouts.dial * 2`."""
     if isinstance(value, ast.Constant):
-        is_number = isinstance(value.value, int | float) and not isinstance(value.value, bool)
-        return [value.value] if is_number and value.value != 0 else []
+        number = value.value
+        return [number] if isinstance(number, int | float) and not isinstance(number, bool) and number != 0 else []
     parts = [own_numbers(part) for part in ast.iter_child_nodes(value) if isinstance(part, ast.expr)]
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult | ast.Div) and not all(parts):
         return []
