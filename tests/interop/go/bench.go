@@ -192,7 +192,10 @@ func streams(ctx context.Context, o *options, target *peer.AddrInfo, args []stri
 		answer["lastError"] = last.Error()
 	}
 	answer["openStreams"] = openStreams(h.Network().ConnsToPeer(target.ID)[0], "", reportWait)
-	return answer, nil
+	if o.report {
+		answer["report"], err = requestReport(ctx, h, target.ID)
+	}
+	return answer, err
 }
 
 func redial(ctx context.Context, o *options, target *peer.AddrInfo, args []string) (result, error) {

@@ -53,6 +53,7 @@ type options struct {
 	stopAfter   int64
 	timeout     time.Duration
 	stdin       bool
+	report      bool
 }
 
 var outLock sync.Mutex
@@ -147,6 +148,7 @@ func declare(set *flag.FlagSet, o *options) {
 	set.IntVar(&o.pid, "pid", 0, "idle: the listener's process, whose memory is read")
 	set.Int64Var(&o.stopAfter, "stop-after", 0, "stall: read so many bytes first")
 	set.DurationVar(&o.timeout, "timeout", 60*time.Second, "for one command")
+	set.BoolVar(&o.report, "report", false, "streams: also say what the peer sees left open")
 	set.BoolVar(&o.stdin, "stdin", false, "a listener ends when stdin closes")
 }
 

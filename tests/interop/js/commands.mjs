@@ -162,7 +162,9 @@ async function streams (context) {
     if (!data.equals(back)) throw new Error('what came back differs')
   })
   const time = took()
-  return { ...outcome, connectSeconds, ...time, perSecond: perSecond(n, time), openStreams: await openStreams(connection) }
+  const answer = { ...outcome, connectSeconds, ...time, perSecond: perSecond(n, time), openStreams: await openStreams(connection) }
+  if (context.report) answer.report = await askReport(connection, context)
+  return answer
 }
 
 /** Both orders of ending: the peer answers after our end, and the peer ends first and still reads. */

@@ -2,12 +2,13 @@
 //   node dialer.mjs COMMAND ADDR [ARG]... [flags]   run one command (commands.mjs lists them), print one JSON line
 //   node dialer.mjs session                         run commands from stdin, one JSON array a line, one JSON line back for each
 // Flags: --concurrency K --chunk BYTES --timeout SECONDS --stock --no-identify
+//   --report (streams: also say what the peer sees left open)
 import readline from 'node:readline'
 import { multiaddr } from '@multiformats/multiaddr'
 import { makeNode, out, parseArgs } from './common.mjs'
 import { commands } from './commands.mjs'
 
-const BOOLEANS = ['stock', 'no-identify', 'debug']
+const BOOLEANS = ['stock', 'no-identify', 'report', 'debug']
 
 async function run (words) {
   const flags = parseArgs(words.map(String), BOOLEANS)
@@ -23,6 +24,7 @@ async function run (words) {
       target: multiaddr(address),
       args,
       concurrency: Number(flags.concurrency ?? 1),
+      report: flags.report === true,
       chunk: Number(flags.chunk ?? 65536),
       signal: AbortSignal.timeout(Number(flags.timeout ?? 60) * 1000)
     }
