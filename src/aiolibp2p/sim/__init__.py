@@ -14,15 +14,18 @@ from aiolibp2p.sim.loop import (
 )
 from aiolibp2p.sim.network import Connection, Host, Link, SimNet, Tap, Tuning
 from aiolibp2p.sim.trace import Trace
+from aiolibp2p.sim.world import HostNet, SeededEntropy, sim_runtime
 
 __all__ = [
     "Connection",
     "DeadlockError",
     "EscapeError",
     "Host",
+    "HostNet",
     "LeftoverError",
     "Link",
     "LivelockError",
+    "SeededEntropy",
     "SimLoop",
     "SimNet",
     "Tap",
@@ -31,4 +34,5 @@ __all__ = [
     "Tuning",
     "current_loop",
     "run",
+    "sim_runtime",
 ]

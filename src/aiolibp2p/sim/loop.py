@@ -182,9 +182,11 @@ class SimLoop(VirtualTimeLoop):
         return lines
 
     def end(self) -> None:
-        """Cancel every task and run until all have ended; one that refuses is abandoned."""
+        """Abort every transport, cancel every task and run until all have ended; a task that refuses is abandoned."""
         self.set_exception_handler(lambda _loop, _context: None)  # servers of 3.11 report their cancelled handlers
         self._limit_ns = NEVER_NS
+        for transport in self.net.transports if self.net is not None else ():
+            transport.abort()  # else StreamWriter warns, at whatever later time the collector finds it
         tasks = sorted(asyncio.all_tasks(self), key=hash)
         for task in tasks:
             task.cancel()

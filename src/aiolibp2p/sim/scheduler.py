@@ -131,6 +131,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._settlers.append(settled)
         await settled
 
+    async def pass_time(self, seconds: float) -> None:
+        """Wait until `seconds` of virtual time have passed; a test may, for it costs no real time.
+
+        Cancellation: nothing happens.
+        """
+        await asyncio.sleep(seconds)
+
     # Timers
 
     def _deadline_ns(self, when: float) -> int:

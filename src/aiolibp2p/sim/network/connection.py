@@ -59,7 +59,7 @@ class Connection:
 
     def _make_pipe(self, by: Side) -> Pipe:
         back: Side = "server" if by == "client" else "client"
-        rng = random.Random(f"{self._loop.seed}/tcp/{self.id}/{by}")
+        rng = random.Random(f"{self._loop.seed}/tcp/{self.id}/{by}") if self._net.tuning.ragged else None
         pipe = Pipe(self._loop, (self.wires[by], self.wires[back]), self._net.tuning, rng)
         pipe.record = partial(self._record, by)
         return pipe

@@ -41,8 +41,10 @@ class Pipe:
     it are sent again after the time a real stack would have waited, and given up when a real stack would give up.
     """
 
-    def __init__(self, loop: VirtualTimeLoop, wires: tuple[Wire, Wire], tuning: Tuning, rng: random.Random) -> None:
-        """Make a pipe; `wires` carry its segments forward and its acknowledgements back."""
+    def __init__(
+        self, loop: VirtualTimeLoop, wires: tuple[Wire, Wire], tuning: Tuning, rng: random.Random | None
+    ) -> None:
+        """Make a pipe; `wires` carry its segments forward and its acknowledgements back, `rng` cuts both if given."""
         self._loop = loop
         self._forward, self._back = wires
         self._tuning = tuning
@@ -109,7 +111,7 @@ class Pipe:
     def _pump(self) -> None:
         limit = self._tuning.segment
         while self._queued and not self._lost:
-            size = self._rng.randint(1, limit) if self._tuning.ragged else limit
+            size = limit if self._rng is None else self._rng.randint(1, limit)
             room = self._window_end - self._sent
             if room < min(size, self._queued) and self._sent > self._acknowledged:
                 return  # no silly small segments: the window opens with the next acknowledgement
@@ -171,7 +173,7 @@ class Pipe:
     def read(self, limit: int) -> bytes:
         """Return up to `limit` bytes of what has arrived."""
         limit = min(limit, self._tuning.read)
-        if self._tuning.ragged:
+        if self._rng is not None:
             limit = self._rng.randint(1, limit)
         parts: list[bytes] = []
         size = 0
