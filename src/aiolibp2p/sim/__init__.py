@@ -10,6 +10,7 @@ from aiolibp2p.sim.loop import (
     SimLoop,
     TimeLimitError,
     current_loop,
+    current_net,
     run,
 )
 from aiolibp2p.sim.network import Connection, Host, Link, SimNet, Tap, Tuning
@@ -33,6 +34,7 @@ __all__ = [
     "Trace",
     "Tuning",
     "current_loop",
+    "current_net",
     "run",
     "sim_runtime",
 ]

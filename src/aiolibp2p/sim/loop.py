@@ -36,6 +36,7 @@ __all__ = [
     "SimLoop",
     "TimeLimitError",
     "current_loop",
+    "current_net",
     "run",
 ]
 
@@ -252,6 +253,16 @@ def current_loop() -> SimLoop:
     if not isinstance(loop, SimLoop):
         raise RuntimeError("the running loop is not a simulated one")  # noqa: TRY004  # as when no loop runs
     return loop
+
+
+def current_net() -> SimNet:
+    """Return the network of the running simulated loop.
+
+    Raises:
+        RuntimeError: no simulated loop is running.
+        EscapeError: it has no network.
+    """
+    return current_loop()._sim_net()
 
 
 def _fence(name: str) -> Callable[..., NoReturn]:

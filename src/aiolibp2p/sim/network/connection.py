@@ -42,6 +42,7 @@ class Connection:
         self._server_address = addresses[1]
         self._listener: Listener | None = None
         self._connected = self._loop.create_future()
+        self._established = False
         client_host, server_host = hosts
         self.wires: dict[Side, Wire] = {
             "client": Wire(net.path(client_host, server_host)),
@@ -118,14 +119,17 @@ class Connection:
 
         Raises:
             OSError: ECONNREFUSED, ECONNRESET or ETIMEDOUT.
-        Cancellation: the connection is given up; a listener that has answered gets RST.
+        Cancellation: the connection is given up; a listener that has accepted it sees it end.
         """
         self._insist("client", self._syn_arrives, lambda: self._fail(errno.ETIMEDOUT))
         try:
             await self._connected
         except BaseException:
-            self.client.closed = self.server.closed = True
-            self._closed()
+            if self._established:
+                self.client.close()
+            else:
+                self.client.closed = self.server.closed = True
+                self._closed()
             raise
 
     def _insist(self, by: Side, arrive: Callable[[], None], give_up: Callable[[], None], tries: int = 0) -> None:
@@ -134,7 +138,7 @@ class Connection:
             again = give_up if tries == HANDSHAKE_RETRIES else partial(self._insist, by, arrive, give_up, tries + 1)
             self._loop.call_at_ns(self._loop.time_ns() + delay_ns, again)
 
-        if self.client.closed:
+        if self.client.closed and not self._established:
             return
         self.wires[by].send(Packet(0, arrive, lose))
 
@@ -157,6 +161,7 @@ class Connection:
 
     def _syn_ack_arrives(self) -> None:
         if not self._connected.done():
+            self._established = True
             self._connected.set_result(None)
             self._insist("client", self._ack_arrives, lambda: None)
 

@@ -7,17 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from aiolibp2p.sim import Link, SimLoop, SimNet, Tap, current_loop
+from aiolibp2p.sim import Link, SimLoop, SimNet, Tap, current_loop, current_net
 from aiolibp2p.sim.network import Connection
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 NS = 1_000_000_000
-
-
-def net() -> SimNet:
-    found = current_loop().net
-    assert found is not None
-    return found
 
 
 class Pair:
@@ -36,7 +30,7 @@ class Pair:
         self.listening = await asyncio.start_server(accept, "127.0.0.1", 4001)
         self.client = await asyncio.open_connection("127.0.0.1", 4001)
         self.server = await accepted
-        self.connection = net().connection_of(self.client[1].transport)
+        self.connection = current_net().connection_of(self.client[1].transport)
         return self
 
     def close(self) -> None:
@@ -108,7 +102,7 @@ async def test_a_silent_peer_that_acknowledges_nothing_times_the_writer_out() ->
 
 async def test_a_path_holds_all_connections_between_two_hosts() -> None:
     pair = await Pair().connect()
-    path = net().path(net().home, net().home)
+    path = current_net().path(current_net().home, current_net().home)
     path.valve.hold()
     pair.client[1].write(b"x")
     opening = current_loop().create_task(asyncio.open_connection("127.0.0.1", 4001))
@@ -123,7 +117,7 @@ async def test_a_path_holds_all_connections_between_two_hosts() -> None:
 
 
 async def test_a_cut_path_delays_a_connect_until_a_syn_gets_through() -> None:
-    path = net().path(net().home, net().home)
+    path = current_net().path(current_net().home, current_net().home)
     path.valve.cut()
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 4001)
     opening = current_loop().create_task(asyncio.open_connection("127.0.0.1", 4001))
@@ -140,11 +134,11 @@ async def test_a_connect_to_an_address_that_nobody_has_times_out_after_127_secon
     with pytest.raises(TimeoutError):
         await asyncio.open_connection("203.0.113.1", 4001)
     assert current_loop().time_ns() == 127 * NS
-    assert net().connections == []
+    assert current_net().connections == []
 
 
 async def test_an_address_that_nobody_has_can_be_unreachable_at_once() -> None:
-    net().unknown_addresses = "unreachable"
+    current_net().unknown_addresses = "unreachable"
     with pytest.raises(OSError, match="No route to host"):
         await asyncio.open_connection("203.0.113.1", 4001)
     assert current_loop().time_ns() == 0
@@ -175,7 +169,7 @@ async def test_a_reset_reaches_the_ends_it_is_for(side: str | None) -> None:
 
 async def test_a_port_can_refuse_although_something_listens() -> None:
     pair = await Pair().connect()
-    net().home.refused_ports.add(4001)
+    current_net().home.refused_ports.add(4001)
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", 4001)
     pair.close()
@@ -183,7 +177,7 @@ async def test_a_port_can_refuse_although_something_listens() -> None:
 
 @pytest.mark.parametrize("reading", [True, False])
 async def test_a_mute_listener_accepts_and_never_speaks(reading: bool) -> None:
-    server = await net().listen_mute("127.0.0.1", 4001, reading=reading)
+    server = await current_net().listen_mute("127.0.0.1", 4001, reading=reading)
     reader, writer = await asyncio.open_connection("127.0.0.1", 4001)
     for _ in range(2):
         writer.write(bytes(1 << 20))
@@ -193,13 +187,13 @@ async def test_a_mute_listener_accepts_and_never_speaks(reading: bool) -> None:
     assert (writer.transport.get_write_buffer_size() == 0) is reading
     writer.transport.abort()
     server.close()
-    for transport in net().transports:
+    for transport in current_net().transports:
         transport.abort()
 
 
 async def test_a_tap_tells_when_each_segment_left() -> None:
-    net().set_link(Link(latency=0.050))
-    tap = net().tap()
+    current_net().set_link(Link(latency=0.050))
+    tap = current_net().tap()
     pair = await Pair().connect()
     await current_loop().pass_time(9.85)
     pair.client[1].write(b"tick")
@@ -229,7 +223,7 @@ async def test_a_server_whose_factory_fails_resets_the_connection() -> None:
 
 
 async def test_a_listener_that_closes_in_the_middle_of_a_handshake_resets_it() -> None:
-    net().set_link(Link(latency=0.050))
+    current_net().set_link(Link(latency=0.050))
     server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 4001)
     reader, writer = await asyncio.open_connection("127.0.0.1", 4001)
     server.close()
@@ -238,7 +232,7 @@ async def test_a_listener_that_closes_in_the_middle_of_a_handshake_resets_it() -
     assert current_loop().time_ns() == 200_000_000
     writer.close()
     await current_loop().settle()
-    assert net().connections == []
+    assert current_net().connections == []
 
 
 def test_names_and_addresses_of_hosts_are_their_own() -> None:
@@ -249,3 +243,29 @@ def test_names_and_addresses_of_hosts_are_their_own() -> None:
         with pytest.raises(ValueError, match="taken"):
             simulated.host(name, address)
     loop.close()
+
+
+async def test_a_lost_ack_of_the_handshake_is_sent_again() -> None:
+    current_net().set_link(Link(latency=0.050))
+    path = current_net().path(current_net().home, current_net().home)
+    accepted: list[asyncio.StreamReader] = []
+    server = await asyncio.start_server(lambda reader, _writer: accepted.append(reader), "127.0.0.1", 4001)
+    opening = current_loop().create_task(asyncio.open_connection("127.0.0.1", 4001))
+    await current_loop().pass_time(0.075)
+    path.valve.cut()
+    _, writer = await opening
+    writer.write(b"early")
+    writer.close()
+    await current_loop().pass_time(0.5)
+    assert accepted == []
+    path.valve.open()
+    await current_loop().pass_time(5)
+    assert await accepted[0].read() == b"early"
+    server.close()
+
+
+async def test_a_refused_connection_leaves_no_segment() -> None:
+    tap = current_net().tap()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", 4001)
+    assert tap.segments == []

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aiolibp2p.sim import Link, SimNet, Tuning, current_loop
+from aiolibp2p.sim import Link, Tuning, current_loop, current_net
 from aiolibp2p.sim.network import Connection, SimTransport
 
 MS = 1_000_000
@@ -65,12 +65,6 @@ class Recorder(asyncio.Protocol):
         self.lost.set()
 
 
-def net() -> SimNet:
-    found = current_loop().net
-    assert found is not None
-    return found
-
-
 async def listen(server_protocol: asyncio.BaseProtocol) -> asyncio.Server:
     return await current_loop().create_server(lambda: server_protocol, "127.0.0.1", 4001)
 
@@ -81,13 +75,13 @@ async def connected(client: Recorder, server: asyncio.BaseProtocol) -> AsyncIter
     await current_loop().create_connection(lambda: client, "127.0.0.1", 4001)
     await current_loop().settle()
     try:
-        yield net().connection_of(client.transport)
+        yield current_net().connection_of(client.transport)
     finally:
         listening.close()
 
 
 async def test_a_connection_takes_one_round_trip_and_is_accepted_half_a_one_later() -> None:
-    net().set_link(Link(latency=0.050))
+    current_net().set_link(Link(latency=0.050))
     client, server = Recorder(), Recorder()
     async with connected(client, server):
         await current_loop().pass_time(1)
@@ -100,7 +94,7 @@ async def test_an_echo_takes_one_round_trip() -> None:
         writer.write(await reader.readexactly(4))
         writer.close()
 
-    net().set_link(Link(latency=0.050))
+    current_net().set_link(Link(latency=0.050))
     server = await asyncio.start_server(echo, "127.0.0.1", 4001)
     reader, writer = await asyncio.open_connection("localhost", 4001)
     start = current_loop().time_ns()
@@ -114,7 +108,7 @@ async def test_an_echo_takes_one_round_trip() -> None:
 
 
 async def test_bandwidth_is_shared_and_counts_headers() -> None:
-    net().set_link(Link(latency=0.010, bandwidth=8_000_000))
+    current_net().set_link(Link(latency=0.010, bandwidth=8_000_000))
     client, server = Recorder(), Recorder()
     async with connected(client, server):
         await current_loop().pass_time(1)
@@ -126,9 +120,9 @@ async def test_bandwidth_is_shared_and_counts_headers() -> None:
 
 
 async def test_directions_between_hosts_have_links_of_their_own() -> None:
-    here, there = net().host("alice", "10.0.0.1"), net().host("bob", "10.0.0.2")
-    net().set_link(Link(latency=0.030), here, there)
-    net().set_link(Link(latency=0.020), there, here)
+    here, there = current_net().host("alice", "10.0.0.1"), current_net().host("bob", "10.0.0.2")
+    current_net().set_link(Link(latency=0.030), here, there)
+    current_net().set_link(Link(latency=0.020), there, here)
     client, server = Recorder(), Recorder()
     with there.here():
         listening = await current_loop().create_server(lambda: server, "0.0.0.0", 4001)
@@ -143,7 +137,7 @@ async def test_directions_between_hosts_have_links_of_their_own() -> None:
 
 
 async def test_bytes_arrive_in_order_whatever_the_chunks() -> None:
-    net().tuning = Tuning(segment=700, read=900, ragged=True)
+    current_net().tuning = Tuning(segment=700, read=900, ragged=True)
     client, server = Recorder(), Recorder()
     data = bytes(i * 7 % 251 for i in range(100_000))
     async with connected(client, server):
@@ -157,7 +151,7 @@ async def test_bytes_arrive_in_order_whatever_the_chunks() -> None:
 
 
 async def test_reads_of_one_byte_can_be_asked_for() -> None:
-    net().tuning = Tuning(read=1)
+    current_net().tuning = Tuning(read=1)
     client, server = Recorder(), Recorder()
     async with connected(client, server):
         client.transport.write(b"hello")
@@ -166,7 +160,7 @@ async def test_reads_of_one_byte_can_be_asked_for() -> None:
 
 
 async def test_a_peer_that_does_not_read_pauses_the_writer_at_the_exact_byte() -> None:
-    net().tuning = Tuning(send_buffer=1000, receive_buffer=500)
+    current_net().tuning = Tuning(send_buffer=1000, receive_buffer=500)
     client, server = Recorder(), Recorder()
     async with connected(client, server) as connection:
         connection.stop_reading("server")
@@ -203,11 +197,11 @@ async def test_half_a_close_leaves_the_other_half() -> None:
     assert client.received == b"answer"
     assert client.names == ["made", "data", "eof", "lost"]
     assert client.error is server.error is None
-    assert net().connections == []
+    assert current_net().connections == []
 
 
 async def test_close_flushes_what_was_written_and_takes_no_time() -> None:
-    net().tuning = Tuning(send_buffer=1000, receive_buffer=1000)
+    current_net().tuning = Tuning(send_buffer=1000, receive_buffer=1000)
     client, server = Recorder(), Recorder()
     async with connected(client, server) as connection:
         connection.stop_reading("server")
@@ -225,7 +219,7 @@ async def test_close_flushes_what_was_written_and_takes_no_time() -> None:
 
 
 async def test_abort_drops_what_the_socket_has_not_taken() -> None:
-    net().tuning = Tuning(send_buffer=1000, receive_buffer=1000)
+    current_net().tuning = Tuning(send_buffer=1000, receive_buffer=1000)
     client, server = Recorder(), Recorder()
     async with connected(client, server) as connection:
         connection.stop_reading("server")
@@ -276,7 +270,7 @@ async def test_writes_after_the_end_go_nowhere() -> None:
 
 
 async def test_a_buffer_that_is_used_again_too_early_corrupts_the_stream() -> None:
-    net().tuning = Tuning(send_buffer=4, receive_buffer=4)
+    current_net().tuning = Tuning(send_buffer=4, receive_buffer=4)
     client, server = Recorder(), Recorder()
     async with connected(client, server) as connection:
         connection.stop_reading("server")
@@ -366,7 +360,7 @@ async def test_what_is_not_bytes_cannot_be_written() -> None:
 
 
 async def test_nobody_listening_refuses_the_connection_after_a_round_trip() -> None:
-    net().set_link(Link(latency=0.050))
+    current_net().set_link(Link(latency=0.050))
     with pytest.raises(ConnectionRefusedError) as caught:
         await asyncio.open_connection("127.0.0.1", 9)
     assert caught.value.errno == errno.ECONNREFUSED
@@ -385,7 +379,7 @@ async def test_a_port_in_use_cannot_be_taken_again_until_it_is_given_back() -> N
     again = await loop.create_server(Recorder, "0.0.0.0", 4001)
     again.close()
     other.close()
-    assert net().listeners == []
+    assert current_net().listeners == []
 
 
 async def test_an_address_of_nobody_here_cannot_be_listened_on() -> None:
@@ -435,12 +429,12 @@ async def test_the_extra_information_has_names_and_no_socket() -> None:
         assert server.transport.get_extra_info("peername") == ("127.0.0.1", 49152)
         assert client.transport.get_extra_info("socket") is None
         assert "open" in repr(client.transport)
-        assert net().transports == [client.transport, server.transport]
+        assert current_net().transports == [client.transport, server.transport]
         client.transport.close()
 
 
 async def test_giving_up_a_connect_leaves_nothing() -> None:
-    net().set_link(Link(latency=1.0))
+    current_net().set_link(Link(latency=1.0))
     accepted = Recorder()
     server = await listen(accepted)
     with pytest.raises(TimeoutError):
@@ -448,7 +442,23 @@ async def test_giving_up_a_connect_leaves_nothing() -> None:
             await asyncio.open_connection("127.0.0.1", 4001)
     await current_loop().pass_time(10)
     assert accepted.events == []
-    assert net().connections == []
+    assert current_net().connections == []
+    server.close()
+
+
+async def test_a_connect_cancelled_as_it_succeeds_ends_the_connection() -> None:
+    loop = current_loop()
+    current_net().set_link(Link(latency=0.050))
+    accepted = Recorder()
+    server = await listen(accepted)
+    connecting = loop.create_task(asyncio.open_connection("127.0.0.1", 4001))
+    await loop.pass_time(0.06)
+    loop.call_at(0.1, connecting.cancel)  # in the same instant as the SYN-ACK, and after it
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    await loop.pass_time(1)
+    assert accepted.names == ["made", "eof", "lost"]
+    assert current_net().connections == []
     server.close()
 
 
