@@ -6,11 +6,13 @@ import ast
 import asyncio
 import re
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from aiolibp2p.version import VERSION
 from tests.conftest import GUARD, SocketsNotAllowedError, run_real
 
 ROOT = Path(__file__).parent.parent
@@ -310,6 +312,11 @@ def test_what_the_package_needs_is_pinned_alike_for_running_and_for_testing() ->
         return set(re.findall(r"^[a-z0-9-]+==[^\s;]+", text, re.MULTILINE))
 
     assert pins("run.txt") <= pins("test.txt")
+
+
+def test_the_version_of_the_package_is_the_version_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == VERSION
 
 
 def test_every_public_name_is_documented() -> None:
