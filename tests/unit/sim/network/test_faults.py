@@ -248,8 +248,8 @@ def test_names_and_addresses_of_hosts_are_their_own() -> None:
 async def test_a_lost_ack_of_the_handshake_is_sent_again() -> None:
     current_net().set_link(Link(latency=0.050))
     path = current_net().path(current_net().home, current_net().home)
-    accepted: list[asyncio.StreamReader] = []
-    server = await asyncio.start_server(lambda reader, _writer: accepted.append(reader), "127.0.0.1", 4001)
+    accepted: list[Streams] = []
+    server = await asyncio.start_server(lambda *streams: accepted.append(streams), "127.0.0.1", 4001)
     opening = current_loop().create_task(asyncio.open_connection("127.0.0.1", 4001))
     await current_loop().pass_time(0.075)
     path.valve.cut()
@@ -260,7 +260,8 @@ async def test_a_lost_ack_of_the_handshake_is_sent_again() -> None:
     assert accepted == []
     path.valve.open()
     await current_loop().pass_time(5)
-    assert await accepted[0].read() == b"early"
+    assert await accepted[0][0].read() == b"early"
+    accepted[0][1].close()
     server.close()
 
 
