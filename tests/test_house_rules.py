@@ -72,7 +72,11 @@ def long_functions(tree: ast.Module) -> Iterator[str]:
 def many_parameters(tree: ast.Module) -> Iterator[str]:
     for function in functions(tree):
         args = function.args
-        names = [arg.arg for arg in (*args.posonlyargs, *args.args, *args.kwonlyargs)]
+        by_keyword = list(zip(args.kwonlyargs, args.kw_defaults, strict=True))
+        if function.name == "__init__":
+            # Options of a constructor, each by keyword and with a default, may be many.
+            by_keyword = [(arg, default) for arg, default in by_keyword if default is None]
+        names = [arg.arg for arg in (*args.posonlyargs, *args.args, *(arg for arg, _ in by_keyword))]
         counted = [name for name in names if name not in ("self", "cls")]
         if len(counted) > PARAMETERS_MAX:
             yield f"{function.lineno}: {function.name} has {len(counted)} parameters"
@@ -180,7 +184,10 @@ EVERY_RULE: tuple[Rule, ...] = (*SOURCE_RULES, real_world, reasonless_skips, tim
 
 BAD_SNIPPETS: dict[Rule, tuple[str, ...]] = {
     long_functions: ("def f():\n" + "    pass\n" * FUNCTION_LINES_MAX,),
-    many_parameters: ("def f(self, a, b, c, d, *, e, f, g, h): ...",),
+    many_parameters: (
+        "def f(self, a, b, c, d, *, e=0, f=0, g, h): ...",
+        "def __init__(self, *, a, b, c, d, e, f, g, h): ...",
+    ),
     literal_durations: (
         "asyncio.timeout(5)",
         "await asyncio.sleep(delay=0.1)",
