@@ -12,6 +12,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 LOCKED := --require-hashes --only-binary :all: --no-deps
 JS := tests/interop/js
 GO_PEER := tests/interop/go
+FUZZ_SECONDS := 60
 GO_MIN := 1.25.7
 
 .PHONY: run test lint unit sim interop fuzz bench peers go-peer js-peer clean
@@ -39,7 +40,10 @@ interop: $(VENV)/.test-installed peers
 	@$(PY) -m pytest tests/interop
 
 fuzz: $(VENV)/.test-installed
-	@$(PY) -m pytest tests/fuzz
+	@for target in $$($(PY) tests/fuzz/run.py); do \
+	    echo "$$target for $(FUZZ_SECONDS) s"; \
+	    $(PY) tests/fuzz/run.py "$$target" -max_total_time=$(FUZZ_SECONDS) -verbosity=0; \
+	done
 
 bench: $(VENV)/.test-installed peers
 	@$(PY) -m benchmarks.versus
