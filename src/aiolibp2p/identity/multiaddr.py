@@ -90,7 +90,7 @@ class Multiaddr:
         """Return this address with `other` behind it.
 
         Raises:
-            InvalidValueError: `other` is not an address, or the result is too long.
+            InvalidValueError: `other` is not an address, this one ends with a path, or the result is too long.
         """
         return _from_parts(self._parts + Multiaddr(other)._parts)
 
@@ -124,7 +124,7 @@ class Multiaddr:
         """Return this address with `/p2p/<peer_id>` at its end; the same where it names that peer already.
 
         Raises:
-            InvalidValueError: it names another peer, or the result is too long.
+            InvalidValueError: it names another peer, ends with a path, or the result is too long.
         """
         if self.peer_id is None:
             return _from_parts((*self._parts, (BY_NAME["p2p"], bytes(peer_id))))
@@ -261,6 +261,8 @@ def _from_parts(parts: _Parts) -> Multiaddr:
     """Return the address of parts that are already checked."""
     if not parts:
         raise InvalidValueError("nothing is left of the multiaddr")
+    if any(protocol.is_path for protocol, _ in parts[:-1]):
+        raise InvalidValueError("nothing can stand behind a path")
     address = Multiaddr.__new__(Multiaddr)
     address._parts = parts
     address._data = _join(parts)
