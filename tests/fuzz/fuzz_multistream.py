@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aiolibp2p.errors import NegotiationError, RemoteProtocolError
-from aiolibp2p.sansio.multistream import EagerInitiator, LazyInitiator, Responder
+from aiolibp2p.sansio.multistream import HEADER, NA, EagerInitiator, LazyInitiator, Responder, encode_message, proposal
 
 PROTOCOLS = ("/a", "/echo/1.0.0")
 
@@ -40,7 +40,16 @@ def lazy_initiator(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "multistream_responder": responder,
-    "multistream_eager_initiator": eager_initiator,
-    "multistream_lazy_initiator": lazy_initiator,
+    "responder": responder,
+    "eager_initiator": eager_initiator,
+    "lazy_initiator": lazy_initiator,
+}
+
+SEEDS: dict[str, list[bytes]] = {
+    "responder": [
+        b"\xff" + proposal("/a") + b"payload",
+        b"\x00" + HEADER + encode_message("/x") + b"\x03ls\n" + encode_message("/a"),
+    ],
+    "eager_initiator": [b"\xff" + proposal("/a"), b"\x07" + HEADER + NA + encode_message("/echo/1.0.0")],
+    "lazy_initiator": [b"\xff" + proposal("/a") + b"payload", b"\x03" + HEADER + NA],
 }

@@ -1,0 +1,1 @@
+"""Generated protobuf modules of the Noise payload and of identify."""
