@@ -1,1 +1,31 @@
-"""libp2p for asyncio."""
+"""libp2p for asyncio, where every operation ends."""
+
+from __future__ import annotations
+
+from aiolibp2p import errors
+from aiolibp2p.host import Host
+from aiolibp2p.identity.keys import PrivateKey, PublicKey
+from aiolibp2p.identity.multiaddr import Multiaddr
+from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.net.connection import Connection
+from aiolibp2p.net.stream import Stream
+from aiolibp2p.runtime import Runtime
+from aiolibp2p.version import VERSION
+
+__version__ = VERSION
+
+__all__ = [
+    "Connection",
+    "Host",
+    "Limits",
+    "Multiaddr",
+    "PeerId",
+    "PrivateKey",
+    "PublicKey",
+    "Runtime",
+    "Stream",
+    "Timeouts",
+    "__version__",
+    "errors",
+]

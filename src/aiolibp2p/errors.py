@@ -39,6 +39,9 @@ class Libp2pError(Exception):
         """Return the text without the stage."""
         return self.message or type(self).__name__
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
     def __str__(self) -> str:
         text = self.describe()
         return f"{self.stage}: {text}" if self.stage else text

@@ -44,10 +44,6 @@ class Timeouts:
     """Leaving `async with Host`: what refuses to end is named and abandoned."""
     connection_close: float = 1.0
     """After `Connection.close`, the time for what is queued to leave: the socket is aborted."""
-    backoff: float = 10.0
-    """A peer whose every address failed is not dialled again for this long, doubling."""
-    backoff_max: float = 300.0
-    """The longest such back-off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +76,8 @@ class Limits:
     """Late bytes dropped for one forgotten id: then it is reset."""
     connection_send_bytes: int = 1 << 20
     """Bytes queued to one socket: writers wait."""
+    transport_buffer_bytes: int = 256 << 10
+    """Encrypted bytes in front of a socket that does not take them: nothing more is encrypted."""
     connection_unread_bytes: int = 16 << 20
     """Received bytes that nobody has read, per connection: the longest unread stream is reset."""
     connection_control_bytes: int = 256 << 10
@@ -92,6 +90,8 @@ class Limits:
     """Streams we opened that the peer has not acknowledged: the next open waits."""
     early_streams: int = 10
     """Streams opened before the peer's first frame (js-libp2p drops the connection at more)."""
+    addresses_remembered: int = 1024
+    """Peers whose addresses, and addresses whose ways, a host without a peerstore remembers."""
     ping_streams: int = 2
     """Inbound ping streams of one peer: a further one is reset."""
     events: int = 1024

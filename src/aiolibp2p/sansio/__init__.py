@@ -2,9 +2,10 @@
 
 Three shapes:
 
-Handshake (multistream, Noise XX): `receive_bytes(data) -> Result | None` (None: needs more; raises RemoteProtocolError or
-NegotiationError), `bytes_to_send() -> bytes`, `unread`, the bytes that came after its end.
-Secure channel (Noise records): `encrypt(parts)`, `decrypt(data)`, both batched; a failure is a RemoteProtocolError.
+Handshake (multistream, Noise XX): `receive_bytes(data) -> Result | None` (None: needs more; raises RemoteProtocolError
+or NegotiationError), `bytes_to_send() -> bytes`, `unread`, the bytes that came after its end.
+Secure channel (Noise records): `encrypt(parts)`, `decrypt(data)`, both batched; its `failure` is looked at after every
+call.
 Session (Yamux): `receive_bytes(data, now)`, `receive_eof()`, `handle_timeout(now)`; commands; `bytes_to_send()`,
 `next_timeout()`.
 

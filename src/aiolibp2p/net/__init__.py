@@ -1,0 +1,1 @@
+"""The asyncio shell: sockets, connections and streams over the state machines of `sansio`."""

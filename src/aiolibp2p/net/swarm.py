@@ -1,0 +1,328 @@
+"""Swarm: the listeners, the connections and the dials of one host, within its limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiolibp2p.errors import ConnectionEndedError, DialError, Libp2pError, LimitError, ListenError
+from aiolibp2p.identity.keys import PrivateKey
+from aiolibp2p.identity.multiaddr import Multiaddr
+from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.net import tcp
+from aiolibp2p.net.connection import Connection, ConnectionFacts, StreamCounts
+from aiolibp2p.net.dial import Dialer, OutboundLink
+from aiolibp2p.net.link import MUXERS, Link, ReceiveBuffer
+from aiolibp2p.net.stream import Stream
+from aiolibp2p.net.tasks import Tasks
+from aiolibp2p.net.upgrade import Upgrade
+from aiolibp2p.runtime import Runtime, os_error_text
+from aiolibp2p.sansio import yamux
+from aiolibp2p.sansio.noise import PROTOCOL as NOISE
+from aiolibp2p.sansio.noise import NoiseIdentity, NoiseResult
+
+
+class SwarmUser(Protocol):
+    """What the swarm tells the host; none of it may wait."""
+
+    def speaks(self, protocol: str) -> bool:
+        """Whether inbound streams may ask for `protocol`."""
+        ...
+
+    def protocols(self) -> Sequence[str]:
+        """Return what `speaks` accepts."""
+        ...
+
+    def on_stream(self, stream: Stream) -> None:
+        """Take an inbound stream whose protocol is settled."""
+        ...
+
+    def on_connection(self, connection: Connection) -> None:
+        """Take note of a new connection."""
+        ...
+
+    def on_connection_ended(self, connection: Connection, error: Libp2pError) -> None:
+        """Take note of the end of one."""
+        ...
+
+    def on_refused(self, error: LimitError, address: Multiaddr) -> None:
+        """Take note of a connection that a limit refused."""
+        ...
+
+    def on_inbound_failed(self, error: Libp2pError) -> None:
+        """Take note of an inbound socket that did not become a connection."""
+        ...
+
+    def on_handler_failed(self, stream: Stream, error: Exception) -> None:
+        """Take note that a handler or callback of `stream` has raised."""
+        ...
+
+
+@dataclass(slots=True)
+class _Peer:
+    """What is held for one peer while it has connections."""
+
+    connections: list[Connection]
+    counts: StreamCounts
+
+
+class Swarm:
+    """All sockets of a host."""
+
+    def __init__(
+        self, *, key: PrivateKey, runtime: Runtime, limits: Limits, timeouts: Timeouts, user: SwarmUser, tasks: Tasks
+    ) -> None:
+        self.peer_id = key.public.peer_id
+        self.runtime = runtime
+        self.limits = limits
+        self.timeouts = timeouts
+        self.clock = runtime.clock
+        self.loop = asyncio.get_running_loop()
+        self.receive_buffer = ReceiveBuffer()
+        self.counts = StreamCounts()
+        self.refused_streams = 0
+        """Inbound streams that a limit refused."""
+        self.refused_connections = 0
+        """Connections that a limit refused."""
+        self.entropy = runtime.entropy.fork("noise")
+        self.noise = NoiseIdentity(key, self.entropy)
+        self.speaks: Callable[[str], bool] = user.speaks
+        self.protocols: Callable[[], Sequence[str]] = user.protocols
+        self._user = user
+        self._tasks = tasks
+        self._dialer = Dialer(self)
+        self._dials: dict[PeerId | Multiaddr, tuple[asyncio.Task[None], asyncio.Future[Connection], list[int]]] = {}
+        self._links: dict[Link, None] = {}
+        """Every open socket."""
+        self._pending_inbound: dict[Link, None] = {}
+        self._peers: dict[PeerId, _Peer] = {}
+        self._connection_count = 0
+        self._servers: list[asyncio.Server] = []
+        self._addresses: list[Multiaddr] = []
+        self._closing = False
+
+    # -- listening ---------------------------------------------------------------------------------------------------
+
+    @property
+    def listen_addresses(self) -> list[Multiaddr]:
+        """The addresses listened on, with their real ports."""
+        return list(self._addresses)
+
+    async def listen(self, address: Multiaddr) -> None:
+        """Listen on a TCP address; port 0 lets the system choose.
+
+        Raises:
+            ListenError: the address is not TCP, in use, or not this machine's.
+        """
+        host, port = tcp.listen_endpoint(address)
+        try:
+            server = await self.runtime.net.listen_tcp(self._inbound_link, host, port)
+        except OSError as error:
+            raise ListenError(str(address), os_error_text(error)) from error
+        self._servers.append(server)
+        self._addresses.extend(tcp.address_of(socket.getsockname()) for socket in server.sockets)
+
+    def _inbound_link(self) -> Link:
+        return Link(self, Upgrade(self.noise, self.entropy, initiator=False, muxers=MUXERS))
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> list[Connection]:
+        """All connections."""
+        return [connection for peer in self._peers.values() for connection in peer.connections]
+
+    def connection_to(self, peer_id: PeerId) -> Connection | None:
+        """Return the oldest connection to a peer that takes streams, or None."""
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            return None
+        return next((connection for connection in peer.connections if connection.ended is None), None)
+
+    def connections_to(self, peer_id: PeerId) -> list[Connection]:
+        """Return all connections to a peer."""
+        peer = self._peers.get(peer_id)
+        return [] if peer is None else list(peer.connections)
+
+    async def connect(self, peer_id: PeerId | None, addresses: Sequence[Multiaddr]) -> Connection:
+        """Return a connection to the peer, made now if there is none; callers that come meanwhile share the dial.
+
+        Args:
+            peer_id: who must answer; None takes whoever does.
+            addresses: dialled in turn.
+
+        Raises:
+            DialError: no address led to the peer.
+            LimitError: this host, or the peer, has its full number of connections.
+        Cancellation: the dial goes on while others wait for it, else it is given up.
+        """
+        if peer_id is not None and (connection := self.connection_to(peer_id)) is not None:
+            return connection
+        if not addresses:
+            raise DialError(None if peer_id is None else str(peer_id), {})
+        key: PeerId | Multiaddr = peer_id if peer_id is not None else addresses[0]
+        if key not in self._dials:
+            outcome: asyncio.Future[Connection] = self.loop.create_future()
+            task = self._tasks.start(self._dial(key, peer_id, addresses, outcome), f"dial {key}")
+            self._dials[key] = (task, outcome, [0])
+        task, outcome, waiting = self._dials[key]
+        waiting[0] += 1
+        try:
+            return await asyncio.shield(outcome)
+        finally:
+            waiting[0] -= 1
+            if not waiting[0] and not outcome.done():
+                task.cancel()
+
+    async def _dial(
+        self,
+        key: PeerId | Multiaddr,
+        peer_id: PeerId | None,
+        addresses: Sequence[Multiaddr],
+        outcome: asyncio.Future[Connection],
+    ) -> None:
+        try:
+            if self._connection_count >= self.limits.connections:
+                raise LimitError("connections", stage="dial")
+            connection = await self._dialer.dial(peer_id, addresses)
+            if not outcome.done():
+                outcome.set_result(connection)
+        except Libp2pError as error:
+            if not outcome.done():
+                outcome.set_exception(error)
+                outcome.exception()  # who waited may be gone: an error that nobody retrieves is no news
+        finally:
+            del self._dials[key]
+            if not outcome.done():
+                outcome.cancel()
+
+    def disconnect(self, peer_id: PeerId) -> list[Connection]:
+        """Close all connections to a peer and return them."""
+        connections = self.connections_to(peer_id)
+        for connection in connections:
+            connection.close()
+        return connections
+
+    async def close(self) -> None:
+        """Stop listening and end everything; bounded by `Timeouts.connection_close`.
+
+        Cancellation: the sockets are dropped.
+        """
+        self._closing = True
+        for server in self._servers:
+            server.close()
+        for task, _, _ in list(self._dials.values()):
+            task.cancel()
+        gone = ConnectionEndedError("the host is leaving", by="local")
+        for link in list(self._links):
+            if link.connection is None:
+                link.abort(gone)
+            else:
+                link.close(gone)
+        try:
+            async with asyncio.timeout(self.timeouts.connection_close * 2):
+                while self._links:
+                    self._all_gone = self.loop.create_future()
+                    await self._all_gone
+        except TimeoutError:
+            pass  # aborted below
+        finally:
+            for link in list(self._links):
+                link.abort(gone)
+
+    _all_gone: asyncio.Future[None] | None = None
+
+    # -- what links call ---------------------------------------------------------------------------------------------
+
+    def link_opened(self, link: Link) -> None:
+        """Take note of a socket; an inbound one may push out the oldest that is still upgrading."""
+        self._links[link] = None
+        if self._closing:
+            link.abort(ConnectionEndedError("the host is leaving", by="local"))
+            return
+        if link.initiator:
+            return
+        self._pending_inbound[link] = None
+        if len(self._pending_inbound) > self.limits.pending_inbound:
+            self.refused_connections += 1
+            oldest = next(iter(self._pending_inbound))
+            oldest.abort(LimitError("pending_inbound", stage=oldest.stage))
+
+    def link_upgraded(self, link: Link, result: NoiseResult) -> Connection | None:
+        """Make the connection of a link, unless a limit or the host's end forbids it."""
+        self._pending_inbound.pop(link, None)
+        assert link.transport is not None  # it was upgraded over one
+        local, remote = tcp.addresses_of(link.transport)
+        limits = self.limits
+        peer = self._peers.get(result.peer_id)
+        limit = None
+        if self._connection_count >= limits.connections:
+            limit = LimitError("connections", stage="upgrade")
+        elif peer is not None and len(peer.connections) >= limits.connections_per_peer:
+            limit = LimitError("connections_per_peer", stage="upgrade")
+        if limit is not None:
+            self.refused_connections += 1
+            link.abort(limit)
+            self._user.on_refused(limit, remote)
+            return None
+        if peer is None:
+            peer = self._peers[result.peer_id] = _Peer([], StreamCounts())
+        facts = ConnectionFacts(
+            peer_id=result.peer_id,
+            local_address=local,
+            remote_address=remote,
+            direction="outbound" if link.initiator else "inbound",
+            transport=tcp.NAME,
+            security=NOISE,
+            muxer=yamux.PROTOCOL,
+            opened_at=self.clock.wall(),
+        )
+        connection = Connection(self, link, facts)
+        peer.connections.append(connection)
+        self._connection_count += 1
+        link.connection = connection
+        self._user.on_connection(connection)
+        if isinstance(link, OutboundLink):
+            link.upgraded(connection)
+        return connection
+
+    def link_failed(self, link: Link, error: Libp2pError) -> None:
+        """Tell who waits for the link, or the host."""
+        self._pending_inbound.pop(link, None)
+        if isinstance(link, OutboundLink):
+            link.failed(error)
+        elif not self._closing:
+            self._user.on_inbound_failed(error)
+
+    def link_gone(self, link: Link) -> None:
+        """Forget a socket."""
+        self._links.pop(link, None)
+        if self._all_gone is not None and not self._all_gone.done():
+            self._all_gone.set_result(None)
+
+    # -- what connections call ---------------------------------------------------------------------------------------
+
+    def peer_counts(self, peer_id: PeerId) -> StreamCounts:
+        """Return the counts of one peer, over its connections."""
+        return self._peers[peer_id].counts
+
+    def accept(self, stream: Stream) -> None:
+        """Take an inbound stream whose protocol is settled."""
+        self._user.on_stream(stream)
+
+    def handler_failed(self, stream: Stream, error: Exception) -> None:
+        """Take note that a handler or callback of `stream` has raised."""
+        self._user.on_handler_failed(stream, error)
+
+    def connection_ended(self, connection: Connection, error: Libp2pError) -> None:
+        """Forget a connection."""
+        peer = self._peers.get(connection.peer_id)
+        if peer is not None and connection in peer.connections:
+            peer.connections.remove(connection)
+            self._connection_count -= 1
+            if not peer.connections:
+                del self._peers[connection.peer_id]
+            self._user.on_connection_ended(connection, error)

@@ -1,0 +1,42 @@
+"""TCP: which multiaddrs are TCP addresses, and what the two ends of a socket are called."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiolibp2p.errors import InvalidValueError, ListenError
+from aiolibp2p.identity.multiaddr import Multiaddr
+
+NAME = "tcp"
+_UNKNOWN = Multiaddr("/ip4/0.0.0.0/tcp/0")
+"""What a socket is called that is already gone."""
+
+
+def listen_endpoint(address: Multiaddr) -> tuple[str, int]:
+    """Return host and port to listen on.
+
+    Raises:
+        ListenError: it is not of the form /ip4/…/tcp/… or /ip6/…/tcp/….
+    """
+    found = address.tcp_endpoint if address.is_plain_tcp else None
+    if found is None or address.protocols[0] not in ("ip4", "ip6", "ip6zone"):
+        raise ListenError(str(address), "not an address of the form /ip4/…/tcp/… or /ip6/…/tcp/…")
+    return found
+
+
+def address_of(sockaddr: object) -> Multiaddr:
+    """Return the multiaddr of what a socket calls its name or its peer's."""
+    if not isinstance(sockaddr, tuple) or len(sockaddr) < 2:
+        return _UNKNOWN
+    try:
+        return Multiaddr.from_tcp(str(sockaddr[0]), int(sockaddr[1]))
+    except InvalidValueError:
+        return _UNKNOWN
+
+
+def addresses_of(transport: asyncio.BaseTransport) -> tuple[Multiaddr, Multiaddr]:
+    """Return the local and the remote address of a connected socket."""
+    return (
+        address_of(transport.get_extra_info("sockname")),
+        address_of(transport.get_extra_info("peername")),
+    )

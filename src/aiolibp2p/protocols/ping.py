@@ -1,0 +1,217 @@
+"""Ping, `/ipfs/ping/1.0.0`: bytes come back as they were sent (libp2p specs, ping/ping.md).
+
+Both sides run on callbacks: an answer leaves in the turn of the loop in which the question came, without a task switch.
+The initiator keeps one stream a connection, on which any number of pings are under way in order; a responder that
+closes it after a silence, as go-libp2p does, costs a new stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from aiolibp2p.entropy import Entropy
+from aiolibp2p.errors import DeadlineError, Libp2pError, RemoteProtocolError, StreamResetError
+from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.net.connection import Connection
+from aiolibp2p.net.stream import Stream
+from aiolibp2p.runtime import Clock
+from aiolibp2p.sansio.yamux import RESOURCE_LIMIT
+
+PROTOCOL = "/ipfs/ping/1.0.0"
+PAYLOAD_BYTES = 32
+
+
+class PingResponder:
+    """Answers inbound ping streams, at most `Limits.ping_streams` of one peer."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._open: dict[PeerId, int] = {}
+
+    def accept(self, stream: Stream) -> None:
+        """Serve a stream, or reset it when the peer has too many."""
+        peer_id = stream.peer_id
+        count = self._open.get(peer_id, 0)
+        if count >= self._limits.ping_streams:
+            stream.reset(RESOURCE_LIMIT)
+            return
+        self._open[peer_id] = count + 1
+        _Echo(self, stream).start()
+
+    def release(self, peer_id: PeerId) -> None:
+        """Take note of a served stream's end."""
+        count = self._open[peer_id] - 1
+        if count:
+            self._open[peer_id] = count
+        else:
+            del self._open[peer_id]
+
+
+class _Echo:
+    """Sends back what one stream receives; reads no further while something waits to be sent."""
+
+    __slots__ = ("_ended", "_responder", "_stream", "_unsent")
+
+    def __init__(self, responder: PingResponder, stream: Stream) -> None:
+        self._responder = responder
+        self._stream = stream
+        self._unsent = b""
+        self._ended = False
+
+    def start(self) -> None:
+        self._stream.on_readable(self._go_on)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        stream = self._stream
+        while not self._ended:
+            try:
+                data = self._unsent or stream.try_read()
+                if not data:
+                    if data is not None:
+                        self._end()
+                    return
+                self._unsent = data[stream.try_write(data) :]
+                if self._unsent:
+                    stream.on_writable(self._go_on)
+                    return
+            except Libp2pError:
+                self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._stream.close()
+        self._responder.release(self._stream.peer_id)
+
+
+@dataclass(slots=True)
+class _Ping:
+    payload: bytes
+    sent_at: float
+    answer: asyncio.Future[float]
+
+
+class PingInitiator:
+    """Measures round trips to peers."""
+
+    def __init__(self, clock: Clock, entropy: Entropy, timeouts: Timeouts) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._timeouts = timeouts
+        self._sessions: dict[Connection, _PingSession] = {}
+
+    async def ping(self, connection: Connection) -> float:
+        """Return the seconds until the peer's answer.
+
+        Raises:
+            DeadlineError: no answer within `Timeouts.ping`.
+            NegotiationError: the peer does not speak ping.
+            RemoteProtocolError: it answered something else.
+            ConnectionEndedError, StreamResetError, LimitError: as they say.
+        Cancellation: the answer is dropped when it comes.
+        """
+        session = self._sessions.get(connection)
+        fresh = session is None or session.ended
+        if session is None or session.ended:
+            session = await self._open(connection)
+        try:
+            return await self._measure(session)
+        except StreamResetError:
+            # The responder may have closed a stream that was quiet for long while our question was on its way.
+            if fresh:
+                raise
+        return await self._measure(await self._open(connection))
+
+    def forget(self, connection: Connection) -> None:
+        """Take note of a connection's end."""
+        self._sessions.pop(connection, None)
+
+    async def _open(self, connection: Connection) -> _PingSession:
+        stream = await connection.open_stream(PROTOCOL)
+        session = self._sessions[connection] = _PingSession(self._clock, stream)
+        return session
+
+    async def _measure(self, session: _PingSession) -> float:
+        answer = session.send(self._entropy.token(PAYLOAD_BYTES))
+        seconds = self._timeouts.ping
+        timer = self._clock.call_at(
+            self._clock.now() + seconds, session.fail, DeadlineError("ping", seconds, stage="ping")
+        )
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+
+
+class _PingSession:
+    """One stream of pings; answers come in the order of the questions."""
+
+    def __init__(self, clock: Clock, stream: Stream) -> None:
+        self.ended = False
+        self._clock = clock
+        self._stream = stream
+        self._under_way: deque[_Ping] = deque()
+        self._received = b""
+        stream.on_readable(self._on_readable)
+
+    def send(self, payload: bytes) -> asyncio.Future[float]:
+        """Send a question; the future gets the seconds until its answer."""
+        loop = asyncio.get_running_loop()
+        ping = _Ping(payload, self._clock.now(), loop.create_future())
+        try:
+            if self._stream.try_write(payload) != len(payload):
+                raise DeadlineError("ping", 0.0, stage="the peer does not read")
+        except Libp2pError as error:
+            self.ended = True
+            self._stream.reset()
+            ping.answer.set_exception(error)
+            return ping.answer
+        self._under_way.append(ping)
+        self._stream._muxer.flush()
+        return ping.answer
+
+    def fail(self, error: Libp2pError) -> None:
+        """End the stream and all questions."""
+        if self.ended:
+            return
+        self.ended = True
+        self._stream.on_readable(None)
+        self._stream.reset()
+        while self._under_way:
+            answer = self._under_way.popleft().answer
+            if not answer.done():
+                answer.set_exception(error)
+
+    def _on_readable(self) -> None:
+        while True:
+            try:
+                data = self._stream.try_read()
+            except Libp2pError as error:
+                self.fail(error)
+                return
+            if data is None:
+                return
+            if not data:
+                self.fail(StreamResetError(by="remote", stage="ping"))
+                return
+            if not self._take(self._received + data):
+                self.fail(RemoteProtocolError("the answer is not the question", protocol="ping"))
+                return
+
+    def _take(self, data: bytes) -> bool:
+        while len(data) >= PAYLOAD_BYTES:
+            if not self._under_way:
+                return False
+            ping = self._under_way.popleft()
+            if data[:PAYLOAD_BYTES] != ping.payload:
+                self._under_way.appendleft(ping)
+                return False
+            if not ping.answer.done():
+                ping.answer.set_result(self._clock.now() - ping.sent_at)
+                self._stream.connection._woken = True
+            data = data[PAYLOAD_BYTES:]
+        self._received = data
+        return True
