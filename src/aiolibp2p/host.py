@@ -30,7 +30,7 @@ from aiolibp2p.net.swarm import Swarm
 from aiolibp2p.net.tasks import Tasks
 from aiolibp2p.protocols import identify, perf, ping
 from aiolibp2p.runtime import Runtime
-from aiolibp2p.sansio.identify import Identify
+from aiolibp2p.sansio.identify import Identify, reachable_addresses
 from aiolibp2p.sansio.multistream import encode_message
 from aiolibp2p.sansio.yamux import RESOURCE_LIMIT
 from aiolibp2p.version import AGENT
@@ -409,7 +409,7 @@ class Host:
 
     def on_identified(self, connection: Connection, said: Identify) -> None:
         """Remember what a peer said."""
-        self._learn(connection.peer_id, said.listen_addresses)
+        self._learn(connection.peer_id, reachable_addresses(said.listen_addresses, connection.remote_address))
         self._events.put(PeerIdentified(connection, said))
 
     def _learn(self, peer_id: PeerId, addresses: Sequence[Multiaddr]) -> None:

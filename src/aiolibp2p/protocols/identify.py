@@ -115,6 +115,14 @@ class Identifier:
         connection.refused.difference_update(identify.protocols)
         self._user.on_identified(connection, identify)
 
+    def checked(self, decoder: Decoder, connection: Connection) -> Identify:
+        """Return what the peer of a connection said, now that it has ended.
+
+        Raises:
+            RemoteProtocolError: it was no identify message, or that of another peer.
+        """
+        return verify(decoder.receive_eof(), connection.peer_id, self._limits)
+
     def new_query(self) -> tuple[Decoder, float, Clock]:
         """Return what a query works with: a decoder, its time, and the clock."""
         return Decoder(self._limits), self._timeouts.identify, self._clock
@@ -137,8 +145,8 @@ class Identifier:
         decoder = Decoder(self._limits)
         async for data in stream:
             decoder.receive_bytes(data)
-        update = verify(decoder.receive_eof(), stream.peer_id)
         connection = stream.connection
+        update = self.checked(decoder, connection)
         old = connection.identify
         self._note(connection, update if old is None else merge_push(old, update))
 
@@ -239,7 +247,7 @@ class _Query:
                 if data:
                     self._decoder.receive_bytes(data)
                 else:
-                    self.finish(verify(self._decoder.receive_eof(), self._connection.peer_id))
+                    self.finish(self._identifier.checked(self._decoder, self._connection))
                     return
         except Libp2pError as error:
             error.stage = error.stage or "identify"

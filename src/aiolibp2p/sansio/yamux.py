@@ -226,7 +226,6 @@ class YamuxSession:
         """Streams reset because too much lay unread."""
         self._next_id = 1 if initiator else 2
         self._peer_parity = 0 if initiator else 1
-        self._last_peer_id = 0
         self._unacknowledged = 0
         self._heard = not initiator
         """Whether the peer has sent anything: until then only `Limits.early_streams` may be opened."""
@@ -537,10 +536,11 @@ class YamuxSession:
         return True
 
     def _receive_syn(self, stream: YamuxStream | None, stream_id: int) -> YamuxStream | None:
-        if stream is not None or stream_id & 1 != self._peer_parity or stream_id <= self._last_peer_id:
+        # Ids need not come in order: go-yamux takes one first and sends its SYN later, from several goroutines.
+        if stream is not None or stream_id & 1 != self._peer_parity or stream_id == 0:
             self._protocol_error(f"SYN for stream {stream_id}")
             return None
-        self._last_peer_id = stream_id
+        self._forgotten.pop(stream_id, None)
         stream = self.streams[stream_id] = YamuxStream(self, stream_id, ACK)
         stream.scheduled = True
         self._scheduled.append(stream)
