@@ -12,7 +12,7 @@ from aiolibp2p.errors import ConnectionEndedError, DeadlineError, Libp2pError, L
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.net.deadlines import Deadlines
 from aiolibp2p.net.muxer import MuxedStream, Muxer
-from aiolibp2p.net.stream import STATE, Stream
+from aiolibp2p.net.stream import Stream
 from aiolibp2p.runtime import Clock
 from aiolibp2p.sansio.multistream import EagerInitiator, LazyInitiator, Responder
 from aiolibp2p.sansio.yamux import OPENED, READABLE, RESET, RESOURCE_LIMIT, WRITABLE
@@ -262,16 +262,17 @@ class Connection:
 
     # -- what the muxer calls ----------------------------------------------------------------------------------------
 
-    def on_events(self, changed: Sequence[MuxedStream], events: Sequence[int]) -> None:
+    def on_events(self, changed: Sequence[MuxedStream]) -> None:
         """Take note of what happened on streams."""
-        for muxed, bits in zip(changed, events, strict=True):
+        for muxed in changed:
+            bits, muxed.events = muxed.events, 0
             stream: Stream | None = muxed.owner
             if stream is None:
                 if not bits & OPENED or bits & RESET or (stream := self._admit(muxed)) is None:
                     continue
                 stream.on_readable_event()
                 if stream.handshake == "pending" and not stream._over:
-                    stream._set_deadline(STATE, self._clock.now() + self._timeouts.negotiate)
+                    stream._set_state_deadline(self._timeouts.negotiate)
                 continue
             if bits & RESET:
                 stream.on_reset_event()

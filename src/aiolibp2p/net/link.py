@@ -272,28 +272,26 @@ class Link(asyncio.BufferedProtocol):
             return
         connection._woken = False
         if session.changed:
+            # What is written meanwhile is flushed below, behind the tasks that were woken.
+            scheduled, self._flush_scheduled = self._flush_scheduled, True
             self._dispatch(session, connection)
+            self._flush_scheduled = scheduled
         if session.openable:
             session.openable = False
             connection.on_openable()
         if session.terminated is not None:
             self._end(session.terminated)
+        elif connection._woken:
+            # A task that was woken may write in the next turn: one flush behind it saves a turn of the loop.
+            self.flush_soon()
         elif session.has_output and not self._flush_scheduled:
-            # A task that was woken will write in the next turn: one flush after it serves both.
-            if connection._woken:
-                self.flush_soon()
-            else:
-                self.flush()
+            self.flush()
 
     def _dispatch(self, session: yamux.YamuxSession, connection: Connection) -> None:
         while session.changed:
             changed = session.changed
             session.changed = []
-            events = []
-            for stream in changed:
-                events.append(stream.events)
-                stream.events = 0
-            connection.on_events(cast(Sequence[MuxedStream], changed), events)
+            connection.on_events(cast(Sequence[MuxedStream], changed))
 
     # -- the muxer's interface ---------------------------------------------------------------------------------------
 
@@ -323,13 +321,6 @@ class Link(asyncio.BufferedProtocol):
             self._flush_scheduled = True
             self._owner.loop.call_soon(self.flush)
 
-    def after_read(self) -> None:
-        """Send the credit that a read may have returned, at the end of this turn."""
-        session = self._session
-        if not self._flush_scheduled and session is not None and session.has_output:
-            self._flush_scheduled = True
-            self._owner.loop.call_soon(self.flush)
-
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call back once, in turn with others, when there is room or the connection is over."""
         self._room_waiters.append(callback)
@@ -351,10 +342,8 @@ class Link(asyncio.BufferedProtocol):
     def _pull(self, session: yamux.YamuxSession) -> None:
         channel = self._channel
         assert channel is not None  # a session has one
-        while session.has_output and not self._paused:
-            parts = session.bytes_to_send(FLUSH_BYTES)
-            if parts:
-                self._send(channel.encrypt(parts))
+        while not self._paused and (parts := session.bytes_to_send(FLUSH_BYTES)):
+            self._send(channel.encrypt(parts))
         if self._prefix:
             self._send(b"")
 

@@ -17,8 +17,17 @@ class MuxedStream(Protocol):
     owner: Any
     want_write: bool
     """Set to be told, once, when credit comes."""
+    credit_due: bool
+    """Set when reading has made credit that should leave; cleared by who sees to a flush."""
+    events: int
+    """What happened since the shell last looked: bits of `sansio.yamux`."""
     reset_by: By | None
     reset_code: int
+
+    @property
+    def readable(self) -> bool:
+        """Whether bytes, or the end, are there to be read."""
+        ...
 
     @property
     def at_eof(self) -> bool:
@@ -91,10 +100,6 @@ class Muxer(Protocol):
 
     def flush(self) -> None:
         """Send what is queued now, as far as the socket takes it."""
-        ...
-
-    def after_read(self) -> None:
-        """Send the credit that a read may have returned, at the end of this turn."""
         ...
 
     def when_room(self, callback: Callable[[], None]) -> None:

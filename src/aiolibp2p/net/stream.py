@@ -64,7 +64,6 @@ class Stream:
         "_answered",
         "_close_waiters",
         "_closed",
-        "_deadlines",
         "_error",
         "_fin_held",
         "_head",
@@ -74,12 +73,15 @@ class Stream:
         "_negotiation",
         "_outcome",
         "_over",
+        "_read_deadline",
         "_read_since",
         "_read_waiter",
         "_readable",
+        "_state_deadline",
         "_task",
         "_writable",
         "_write_closed",
+        "_write_deadline",
         "_write_waiter",
         "connection",
         "handshake",
@@ -108,7 +110,9 @@ class Stream:
         self._outcome: Libp2pError | None = None
         self._over = self._closed = self._write_closed = self._fin_held = False
         self._idle_timeout = connection._timeouts.stream_idle
-        self._deadlines: list[float | None] = [None, None, None]
+        self._read_deadline: float | None = None
+        self._write_deadline: float | None = None
+        self._state_deadline: float | None = None
         self._read_since = 0.0
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
@@ -140,7 +144,7 @@ class Stream:
     def idle_timeout(self, seconds: float) -> None:
         self._idle_timeout = seconds
         if self._read_waiter is not None or self._readable is not None:
-            self._set_deadline(READ, self._read_since + seconds)
+            self._set_read_deadline(self._read_since + seconds)
 
     async def read(self, max_bytes: int = 65536) -> bytes:
         """Return the next bytes, at most `max_bytes`, or `b""` at the end of the stream.
@@ -163,12 +167,12 @@ class Stream:
             connection = self.connection
             waiter = self._read_waiter = connection._loop.create_future()
             self._read_since = connection._clock.now()
-            self._set_deadline(READ, self._read_since + self._idle_timeout)
+            self._set_read_deadline(self._read_since + self._idle_timeout)
             try:
                 await waiter
             finally:
                 self._read_waiter = None
-                self._clear_deadline(READ)
+                self._clear_read_deadline()
 
     def try_read(self, max_bytes: int = 65536) -> bytes | None:
         """Return the next bytes, `b""` at the end of the stream, or None when nothing is there yet.
@@ -180,11 +184,14 @@ class Stream:
             self._head = self._head[max_bytes:]
             return data
         if self._negotiation is None and not self._closed:
-            data = self._muxed.read(max_bytes)
+            muxed = self._muxed
+            data = muxed.read(max_bytes)
             if data:
-                self._muxer.after_read()
+                if muxed.credit_due:
+                    muxed.credit_due = False
+                    self._muxer.flush_soon()
                 return data
-            if self._muxed.at_eof and self._muxed.reset_by is None:
+            if muxed.at_eof and muxed.reset_by is None:
                 return b""
         if self._error is not None:
             raise self._error.with_traceback(None)
@@ -221,9 +228,9 @@ class Stream:
         self._readable = callback
         if callback is not None:
             self._read_since = self.connection._clock.now()
-            self._set_deadline(READ, self._read_since + self._idle_timeout)
+            self._set_read_deadline(self._read_since + self._idle_timeout)
         else:
-            self._clear_deadline(READ)
+            self._clear_read_deadline()
 
     def __aiter__(self) -> Self:
         return self
@@ -263,13 +270,17 @@ class Stream:
         size = len(data)
         while offset < size:
             waiter = self._write_waiter = connection._loop.create_future()
-            self._set_deadline(WRITE, deadline)
+            if deadline != math.inf:
+                self._write_deadline = deadline
+                connection._deadlines.add(deadline, self, WRITE)
             self._await_room()
             try:
                 await waiter
             finally:
                 self._write_waiter = None
-                self._clear_deadline(WRITE)
+                if self._write_deadline is not None:
+                    self._write_deadline = None
+                    connection._deadlines.overtaken()
             taken = self.try_write(data[offset:])
             if taken:
                 offset += taken
@@ -315,7 +326,7 @@ class Stream:
             return
         if self._negotiation is not None and not self.inbound:
             self._fin_held = True
-            self._set_deadline(STATE, self.connection._clock.now() + self.connection._timeouts.close)
+            self._set_state_deadline(self.connection._timeouts.close)
         else:
             self._send_fin()
         self._wake_writer()
@@ -332,13 +343,12 @@ class Stream:
         if not self._over:
             if self._negotiation is None:
                 self._muxed.stop_reading()
-                self._muxer.after_read()
             elif self.inbound:
                 self._fail(StreamResetError(by="local"), code=NEGOTIATION_FAILED)
             self.close_write()
             if not self._over:
                 self.connection._entomb(self)
-                self._set_deadline(STATE, self.connection._clock.now() + self.connection._timeouts.close)
+                self._set_state_deadline(self.connection._timeouts.close)
         self._wake()
 
     def reset(self, code: int = 0) -> None:
@@ -395,7 +405,7 @@ class Stream:
         """Wait for the answer of an eager negotiation; bounded by `Timeouts.negotiate`."""
         if self._negotiation is not None and self._error is None:
             self._answered = self.connection._loop.create_future()
-            self._set_deadline(STATE, self.connection._clock.now() + self.connection._timeouts.negotiate)
+            self._set_state_deadline(self.connection._timeouts.negotiate)
             try:
                 await self._answered
             except asyncio.CancelledError:
@@ -408,10 +418,8 @@ class Stream:
 
     def on_readable_event(self) -> None:
         """Take note that bytes or the end have come."""
-        if self._negotiation is not None:
-            self._negotiate()
-            if self._negotiation is not None:
-                return
+        if self._negotiation is not None and not self._negotiate():
+            return
         waiter = self._read_waiter
         if waiter is not None:
             if not waiter.done():
@@ -440,17 +448,23 @@ class Stream:
 
     def deadline_of(self, kind: int) -> float | None:
         """Return the deadline that counts."""
-        return self._deadlines[kind]
+        if kind == READ:
+            return self._read_deadline
+        return self._write_deadline if kind == WRITE else self._state_deadline
 
     def on_deadline(self, kind: int) -> None:
         """Act on a deadline."""
-        self._deadlines[kind] = None
         timeouts = self.connection._timeouts
         if kind == READ:
+            self._read_deadline = None
             self._idle_too_long()
-        elif kind == WRITE:
+            return
+        if kind == WRITE:
+            self._write_deadline = None
             self._fail(DeadlineError("write_stall", timeouts.write_stall, stage="write"))
-        elif self._closed:
+            return
+        self._state_deadline = None
+        if self._closed:
             self.bury()
         elif self._fin_held:
             self._send_fin()
@@ -463,7 +477,7 @@ class Stream:
         if waiter is None and self._readable is not None:
             since = self._read_since + self._idle_timeout
             if since > self.connection._clock.now():
-                self._set_deadline(READ, since)
+                self._set_read_deadline(since)
             else:
                 self._fail(DeadlineError("stream_idle", self._idle_timeout, stage="read"))
         elif waiter is not None and not waiter.done():
@@ -480,23 +494,25 @@ class Stream:
 
     # -- negotiation -------------------------------------------------------------------------------------------------
 
-    def _negotiate(self) -> None:
+    def _negotiate(self) -> bool:
+        """Take what has come; return whether that settled the protocol and left something to read."""
         negotiation, muxed = self._negotiation, self._muxed
         while negotiation is not None and (data := muxed.read(MESSAGE_BYTES * 2)):
             try:
                 protocol = negotiation.receive_bytes(data)
             except Libp2pError as error:
                 self._refused(error)
-                return
+                return False
             answer = negotiation.bytes_to_send()
             if answer:
                 muxed.write(answer, urgent=True)
                 self._muxer.flush_soon()
             if protocol is not None:
                 self._settle(protocol, negotiation.unread)
-                return
+                return bool(self._head) or muxed.readable
         if muxed.at_eof and self._error is None:
             self._refused(RemoteProtocolError("the stream ended before it was settled", protocol="multistream-select"))
+        return False
 
     def _settle(self, protocol: str, unread: bytes) -> None:
         self._negotiation = None
@@ -504,14 +520,14 @@ class Stream:
         self.handshake = "answered"
         self._head = unread
         if self.inbound:
-            self._clear_deadline(STATE)
+            self._clear_state_deadline()
             self.connection._accept(self)
             return
         if self._closed:
             self._head = b""
             self._muxed.stop_reading()
         else:
-            self._clear_deadline(STATE)
+            self._clear_state_deadline()
         if self._fin_held:
             self._send_fin()
         if self._answered is not None and not self._answered.done():
@@ -554,9 +570,12 @@ class Stream:
             return
         self._over = True
         self._outcome = outcome
-        self._clear_deadline(STATE)
-        self._clear_deadline(READ)
+        self._clear_state_deadline()
+        if self._read_waiter is None:
+            self._clear_read_deadline()
         self.connection._remove(self)
+        # The muxer has nothing more to tell; without this cycle a stream is freed at once, not by the collector.
+        self._muxed.owner = None
         for waiter in self._close_waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
@@ -601,19 +620,31 @@ class Stream:
         else:
             self._muxed.want_write = True
 
-    def _set_deadline(self, kind: int, when: float) -> None:
+    def _set_read_deadline(self, when: float) -> None:
         deadlines = self.connection._deadlines
-        if self._deadlines[kind] is not None:
+        if self._read_deadline is not None:
             deadlines.overtaken()
         if when == math.inf:
-            self._deadlines[kind] = None
+            self._read_deadline = None
             return
-        self._deadlines[kind] = when
-        deadlines.add(when, self, kind)
+        self._read_deadline = when
+        deadlines.add(when, self, READ)
 
-    def _clear_deadline(self, kind: int) -> None:
-        if self._deadlines[kind] is not None:
-            self._deadlines[kind] = None
+    def _set_state_deadline(self, seconds: float) -> None:
+        connection = self.connection
+        if self._state_deadline is not None:
+            connection._deadlines.overtaken()
+        when = self._state_deadline = connection._clock.now() + seconds
+        connection._deadlines.add(when, self, STATE)
+
+    def _clear_read_deadline(self) -> None:
+        if self._read_deadline is not None:
+            self._read_deadline = None
+            self.connection._deadlines.overtaken()
+
+    def _clear_state_deadline(self) -> None:
+        if self._state_deadline is not None:
+            self._state_deadline = None
             self.connection._deadlines.overtaken()
 
 

@@ -140,7 +140,10 @@ class Swarm:
         peer = self._peers.get(peer_id)
         if peer is None:
             return None
-        return next((connection for connection in peer.connections if connection.ended is None), None)
+        for connection in peer.connections:
+            if connection._error is None:
+                return connection
+        return None
 
     def connections_to(self, peer_id: PeerId) -> list[Connection]:
         """Return all connections to a peer."""

@@ -127,31 +127,27 @@ class PingInitiator:
 
     def forget(self, connection: Connection) -> None:
         """Take note of a connection's end."""
-        self._sessions.pop(connection, None)
+        session = self._sessions.pop(connection, None)
+        if session is not None and connection.ended is not None:
+            session.fail(connection.ended)
 
     async def _open(self, connection: Connection) -> _PingSession:
         stream = await connection.open_stream(PROTOCOL)
-        session = self._sessions[connection] = _PingSession(self._clock, stream)
+        session = self._sessions[connection] = _PingSession(self._clock, stream, self._timeouts.ping)
         return session
 
     async def _measure(self, session: _PingSession) -> float:
-        answer = session.send(self._entropy.token(PAYLOAD_BYTES))
-        seconds = self._timeouts.ping
-        timer = self._clock.call_at(
-            self._clock.now() + seconds, session.fail, DeadlineError("ping", seconds, stage="ping")
-        )
-        try:
-            return await answer
-        finally:
-            timer.cancel()
+        return await session.send(self._entropy.token(PAYLOAD_BYTES))
 
 
 class _PingSession:
     """One stream of pings; answers come in the order of the questions."""
 
-    def __init__(self, clock: Clock, stream: Stream) -> None:
+    def __init__(self, clock: Clock, stream: Stream, seconds: float) -> None:
         self.ended = False
         self._clock = clock
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
         self._stream = stream
         self._under_way: deque[_Ping] = deque()
         self._received = b""
@@ -170,14 +166,29 @@ class _PingSession:
             ping.answer.set_exception(error)
             return ping.answer
         self._under_way.append(ping)
+        if self._timer is None:
+            self._timer = self._clock.call_at(ping.sent_at + self._seconds, self._too_slow)
         self._stream._muxer.flush()
         return ping.answer
+
+    def _too_slow(self) -> None:
+        """Look at the oldest question: one timer serves them all, and is set again only when it has rung."""
+        self._timer = None
+        if not self._under_way:
+            return
+        due = self._under_way[0].sent_at + self._seconds
+        if due > self._clock.now():
+            self._timer = self._clock.call_at(due, self._too_slow)
+        else:
+            self.fail(DeadlineError("ping", self._seconds, stage="ping"))
 
     def fail(self, error: Libp2pError) -> None:
         """End the stream and all questions."""
         if self.ended:
             return
         self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._stream.on_readable(None)
         self._stream.reset()
         while self._under_way:

@@ -59,6 +59,7 @@ class YamuxStream:
     __slots__ = (
         "acknowledged",
         "chunks",
+        "credit_due",
         "discarding",
         "events",
         "fin_queued",
@@ -89,6 +90,8 @@ class YamuxStream:
         self.events = 0
         self.want_write = False
         """Set by the shell: it wants a WRITABLE event when credit comes."""
+        self.credit_due = False
+        """Set when reading has queued a window update; the shell clears it when it sees to a flush."""
         self.start_flag = start_flag
         self.acknowledged = start_flag != SYN
         self.send_window = INITIAL_WINDOW_BYTES
@@ -103,6 +106,11 @@ class YamuxStream:
         self.discarding = self.forgotten = False
         self.reset_by: By | None = None
         self.reset_code = 0
+
+    @property
+    def readable(self) -> bool:
+        """Whether bytes, or the end, are there to be read."""
+        return self.unread_bytes > 0 or self.fin_received
 
     @property
     def at_eof(self) -> bool:
@@ -132,8 +140,11 @@ class YamuxStream:
         session = self.session
         if self.fin_queued or self.reset_by is not None or session.terminated is not None:
             raise LocalProtocolError(f"stream {self.id} is closed for writing")
-        size = len(data)
-        taken = min(size, self.send_window) if urgent else min(size, self.send_window, session.room)
+        size = taken = len(data)
+        if taken > self.send_window:
+            taken = self.send_window
+        if taken > session.room and not urgent:
+            taken = session.room
         if taken <= 0:
             return 0
         self.queue.append(data if taken == size else memoryview(data)[:taken])
@@ -357,10 +368,12 @@ class YamuxSession:
 
         A Data frame ends where a Noise message ends, so that the peer finds whole frames in a message.
         """
-        parts: list[Buffer] = list(self._control)
+        parts: list[Buffer] = []
         total = self._control_bytes
-        self._control.clear()
-        self._control_bytes = 0
+        if total:
+            parts += self._control
+            self._control.clear()
+            self._control_bytes = 0
         scheduled = self._scheduled
         while scheduled and total < max_bytes:
             stream = scheduled.popleft()
@@ -375,8 +388,9 @@ class YamuxSession:
         flags, stream.start_flag = stream.start_flag, 0
         sent = 0
         if size:
-            room = FRAME_BYTES - total % (FRAME_BYTES + HEADER_BYTES)
-            size = min(size, room if room >= _TINY_BYTES else FRAME_BYTES)
+            if size > _TINY_BYTES:
+                room = FRAME_BYTES - total % (FRAME_BYTES + HEADER_BYTES)
+                size = min(size, room if room >= _TINY_BYTES else FRAME_BYTES)
             parts.append(_pack(0, DATA, flags, stream.id, size))
             self._take(stream, parts, size)
             sent = HEADER_BYTES + size
@@ -455,10 +469,13 @@ class YamuxSession:
 
     def _receive_body(self, data: bytes, position: int, end: int) -> int:
         """Give what is here of a Data frame's body, and its FIN, to its stream; return the position after it."""
-        size = min(self._body_left, end - position)
+        size = self._body_left
+        after = position + size
+        if after > end:
+            after = end
+            size = end - position
         self._body_left -= size
         stream = self._body_stream
-        after = position + size
         if stream is None or stream.reset_by is not None:
             return after
         if size:
@@ -660,4 +677,5 @@ class YamuxSession:
         stream.window_since = self.now
         delta = stream.window - held
         stream.receive_window += delta
+        stream.credit_due = True
         self._queue_control(WINDOW_UPDATE, 0, stream.id, delta)
