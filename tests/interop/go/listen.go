@@ -14,12 +14,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 )
 
@@ -30,6 +29,8 @@ type seen struct {
 	HalfCloseBytes  int    `json:"halfCloseBytes"`
 	HalfCloseSHA256 string `json:"halfCloseSha256"`
 	ResetCode       *int64 `json:"resetCode"`
+	identified      bool
+	signedRecord    bool
 }
 
 type notes struct {
@@ -45,12 +46,37 @@ func (n *notes) change(p peer.ID, f func(*seen)) {
 	n.peers[p] = s
 }
 
+func (n *notes) of(p peer.ID) seen {
+	n.lock.Lock()
+	defer n.lock.Unlock()
+	return n.peers[p]
+}
+
+// watchIdentify notes who has been identified, and with a signed record: go-libp2p keeps the addresses, not the record.
+func (n *notes) watchIdentify(h host.Host) error {
+	events, err := h.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted))
+	if err != nil {
+		return err
+	}
+	go func() {
+		for e := range events.Out() {
+			completed := e.(event.EvtPeerIdentificationCompleted)
+			n.change(completed.Peer, func(v *seen) {
+				v.identified, v.signedRecord = true, completed.SignedPeerRecord != nil
+			})
+		}
+	}()
+	return nil
+}
+
 func listen(o *options, mode string, addresses []string) error {
 	h, err := newHost(o, addresses...)
 	if err != nil {
 		return err
 	}
-	handle(h)
+	if err := handle(h); err != nil {
+		return err
+	}
 	switch mode {
 	case "mute":
 		h.Network().SetStreamHandler(mute)
@@ -77,9 +103,14 @@ func listen(o *options, mode string, addresses []string) error {
 	return nil
 }
 
-func handle(h host.Host) {
+func handle(h host.Host) error {
 	n := &notes{peers: map[peer.ID]seen{}}
-	h.SetStreamHandler(echoProtocol, func(s network.Stream) { finish(s, echo(s)) })
+	if err := n.watchIdentify(h); err != nil {
+		return err
+	}
+	h.SetStreamHandlerMatch(echoProtocol, func(p protocol.ID) bool {
+		return p == echoProtocol || p == echoUnnamed
+	}, func(s network.Stream) { finish(s, echo(s)) })
 	h.SetStreamHandler(sinkProtocol, func(s network.Stream) { finish(s, sink(s)) })
 	h.SetStreamHandler(perfProtocol, func(s network.Stream) { finish(s, perf(s)) })
 	h.SetStreamHandler(afterEOFProtocol, func(s network.Stream) {
@@ -103,6 +134,7 @@ func handle(h host.Host) {
 		finish(s, nil)
 	})
 	h.SetStreamHandler(reportProtocol, func(s network.Stream) { finish(s, report(h, s, n)) })
+	return nil
 }
 
 func finish(s network.Stream, err error) {
@@ -212,30 +244,24 @@ func report(h host.Host, s network.Stream, n *notes) error {
 		return err
 	}
 	p := s.Conn().RemotePeer()
-	if ids, ok := h.(interface{ IDService() identify.IDService }); ok {
-		<-ids.IDService().IdentifyWait(s.Conn())
+	for deadline := time.Now().Add(reportWait); !n.of(p).identified && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
 	}
 	open := openStreams(s.Conn(), s.ID(), reportWait)
-	n.lock.Lock()
-	noted := n.peers[p]
-	n.lock.Unlock()
+	noted := n.of(p)
 	protocols, err := h.Peerstore().GetProtocols(p)
 	if err != nil {
 		return err
 	}
 	agent, _ := h.Peerstore().Get(p, "AgentVersion")
 	version, _ := h.Peerstore().Get(p, "ProtocolVersion")
-	signed := false
-	if book, ok := peerstore.GetCertifiedAddrBook(h.Peerstore()); ok {
-		signed = book.GetPeerRecord(p) != nil
-	}
 	addrs := []string{}
 	for _, a := range h.Peerstore().Addrs(p) {
 		addrs = append(addrs, a.String())
 	}
 	return json.NewEncoder(s).Encode(result{
 		"open": open, "seen": noted, "protocols": protocols, "agent": agent, "protocolVersion": version,
-		"signedPeerRecord": signed, "addrs": addrs,
+		"signedPeerRecord": noted.signedRecord, "addrs": addrs,
 	})
 }
 

@@ -30,6 +30,7 @@ import (
 
 const (
 	echoProtocol       = "/echo/1.0.0"        // sends back what it reads, as it comes
+	echoUnnamed        = "/echo/1.1.0"        // the same; identify does not name it
 	sinkProtocol       = "/sink/1.0.0"        // reads to the end, answers the count as 8 bytes
 	perfProtocol       = "/perf/1.0.0"        // libp2p's perf
 	afterEOFProtocol   = "/after-eof/1.0.0"   // reads to the end, then sends it all back
