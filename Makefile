@@ -27,7 +27,7 @@ lint: $(VENV)/.test-installed
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary $$(find src tests $(wildcard benchmarks examples) -name node_modules -prune -o -name '*.py' ! -name '*_pb2.py' -print)
-	@$(BIN)/lint-imports --no-logo > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+	@$(BIN)/lint-imports --no-cache --no-logo > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@echo "ruff, mypy and import-linter: nothing found"
 
 unit: $(VENV)/.test-installed

@@ -111,7 +111,6 @@ class Host:
             key=key, runtime=runtime, limits=self.limits, timeouts=self.timeouts, user=self, tasks=self._tasks
         )
         self._clock = runtime.clock
-        self._loop = loop
         self._ping_responder = ping.PingResponder(self.limits)
         self._pinger = ping.PingInitiator(runtime.clock, runtime.entropy.fork("ping"), self.timeouts)
         self._identifier = identify.Identifier(
@@ -144,11 +143,12 @@ class Host:
             raise LimitError("shutdown", f"these tasks refused to end and were abandoned: {names}", stage="shutdown")
 
     async def _shut_down(self) -> list[str]:
+        deadline = self._clock.now() + self.timeouts.shutdown
         self._identifier.close()
         try:
             await self._swarm.close()
         finally:
-            refused = await self._tasks.close(self.timeouts.shutdown)
+            refused = await self._tasks.close(max(0.0, deadline - self._clock.now()))
             self._events.end()
         return refused
 

@@ -125,7 +125,7 @@ class Dialer:
             await swarm.runtime.net.connect_tcp(lambda: link, *endpoint)
             return await link.outcome
         except OSError as error:
-            if isinstance(error, TimeoutError):
+            if isinstance(error, Libp2pError):  # a DeadlineError is a TimeoutError, and that is an OSError
                 raise
             raise ConnectionEndedError(os_error_text(error), by="remote", stage=CONNECT_STAGE) from error
         finally:

@@ -196,11 +196,11 @@ class Swarm:
         except Libp2pError as error:
             if not outcome.done():
                 outcome.set_exception(error)
-                outcome.exception()  # who waited may be gone: an error that nobody retrieves is no news
         finally:
             del self._dials[key]
             if not outcome.done():
-                outcome.cancel()
+                outcome.set_exception(ConnectionEndedError("the dial was given up", by="local", stage="dial"))
+            outcome.exception()  # who waited may be gone: an error that nobody retrieves is no news
 
     def disconnect(self, peer_id: PeerId) -> list[Connection]:
         """Close all connections to a peer and return them."""
