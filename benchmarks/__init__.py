@@ -1,0 +1,1 @@
+"""Measurements: of parts (`micro`), and against other libp2p stacks (`versus`)."""

@@ -1,0 +1,84 @@
+"""Run the comparison: `python -m benchmarks.versus`, or `make bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.versus.programs import GO, ROOT, Programs
+from benchmarks.versus.report import Results, facts, number, rows_as_json, tables
+from benchmarks.versus.rows import ROWS, WARM_UP, Contestant, Row, measure
+from tests.interop.peers import GO_PEER, PeerProgramError
+
+REPETITIONS = 5
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.versus", description=__doc__)
+    parser.add_argument("--reps", type=int, default=REPETITIONS, help="repetitions of every row (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], metavar="ROW", help="only these rows")
+    parser.add_argument("--scale", type=float, default=1.0, help="this part of the work, for a quick look")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "versus.json")
+    return parser.parse_args()
+
+
+def turned(contestants: Sequence[Contestant], by: int) -> list[Contestant]:
+    """Return the contestants in an order that another one begins in every repetition."""
+    by %= len(contestants)
+    return [*contestants[by:], *contestants[:by]]
+
+
+def repeat(rows: Sequence[Row], results: Results, failures: list[str], *, repetition: int, scale: float) -> None:
+    programs = Programs()
+    try:
+        for row in rows:
+            if row.once and repetition:
+                continue
+            for contestant in turned(row.contestants, repetition):
+                if GO in (contestant.dialler, contestant.listener) and not os.access(GO_PEER, os.X_OK):
+                    continue
+                try:
+                    sample = measure(programs, row, contestant, repetition=repetition, scale=scale)
+                except PeerProgramError as error:
+                    failures.append(f"{row.name}, {contestant.name}, repetition {repetition + 1}: {error}")
+                    print(failures[-1], flush=True)
+                    programs.close()
+                    continue
+                results[row.name][contestant.name].append(sample)
+                value = f"{number(sample.value)} {row.unit}"
+                print(f"{repetition + 1}  {row.name:14} {contestant.name:20} {value}", flush=True)
+    finally:
+        programs.close()
+
+
+def main() -> int:
+    chosen = options()
+    rows = [row for row in ROWS if (row.name in chosen.only if chosen.only else row.by_default)]
+    if not os.access(GO_PEER, os.X_OK):
+        print("go-libp2p is left out: its program was not built (`make peers` says why)")
+    results: Results = {row.name: {contestant.name: [] for contestant in row.contestants} for row in rows}
+    failures: list[str] = []
+    report: dict[str, Any] = facts()
+    load = [os.getloadavg()[0]]
+    for repetition in range(chosen.reps):
+        repeat(rows, results, failures, repetition=repetition, scale=chosen.scale)
+    load.append(os.getloadavg()[0])
+    print("\n" + tables(rows, results))
+    report |= {
+        "method": {"repetitions": chosen.reps, "scale": chosen.scale, "warm_up_part": WARM_UP, "load_average": load},
+        "failures": failures,
+        "rows": rows_as_json(rows, results),
+    }
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"\nload average {load[0]:.2f} before, {load[1]:.2f} after; kept in {chosen.out}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
