@@ -13,7 +13,8 @@ LOCKED := --require-hashes --only-binary :all: --no-deps
 JS := tests/interop/js
 GO_PEER := tests/interop/go
 FUZZ_SECONDS := 60
-GO_MIN := 1.25.7
+# What go-libp2p 0.51 asks for in its go.mod.
+GO_MIN := 1.26.0
 
 .PHONY: run test lint unit sim interop fuzz bench peers go-peer js-peer clean
 

@@ -74,15 +74,23 @@ class Deadlines:
 
     def _fire(self) -> None:
         self._timer = None
-        now = self._clock.now()
+        try:
+            self._act(self._clock.now())
+        finally:
+            # Whatever one of them raised, the others have deadlines too.
+            self._drop_stale()
+            if self._heap and self._timer is None:
+                self._arm()
+
+    def _act(self, now: float) -> None:
         while self._heap and self._heap[0][0] <= now:
             when, _, waiting, kind = heappop(self._heap)
             if waiting.deadline_of(kind) == when:
                 waiting.on_deadline(kind)
             elif self._stale:
                 self._stale -= 1
+
+    def _drop_stale(self) -> None:
         while self._heap and self._heap[0][2].deadline_of(self._heap[0][3]) != self._heap[0][0]:
             heappop(self._heap)
             self._stale = max(0, self._stale - 1)
-        if self._heap and self._timer is None:
-            self._arm()

@@ -193,6 +193,8 @@ class Stream:
                 return data
             if muxed.at_eof and muxed.reset_by is None:
                 return b""
+            if muxed.reset_by is not None and self._error is None:  # finished, then dropped because it lay unread
+                self._error = StreamResetError(by=muxed.reset_by, code=muxed.reset_code)
         if self._error is not None:
             raise self._error.with_traceback(None)
         if self._closed:
@@ -340,10 +342,14 @@ class Stream:
             return
         self._closed = True
         self._head = b""
+        if self._negotiation is None:
+            muxed = self._muxed
+            muxed.stop_reading()
+            if muxed.credit_due:
+                muxed.credit_due = False
+                self._muxer.flush_soon()
         if not self._over:
-            if self._negotiation is None:
-                self._muxed.stop_reading()
-            elif self.inbound:
+            if self._negotiation is not None and self.inbound:
                 self._fail(StreamResetError(by="local"), code=NEGOTIATION_FAILED)
             self.close_write()
             if not self._over:
@@ -355,7 +361,9 @@ class Stream:
         """Abandon the stream in both directions; the peer is told `code`. Never waits, never fails."""
         self._closed = True
         self._head = b""
-        if not self._over:
+        if self._over:
+            self._muxed.stop_reading()
+        else:
             self._fail(StreamResetError(by="local", code=code), code=code)
 
     async def wait_closed(self) -> None:
@@ -505,7 +513,10 @@ class Stream:
                 return False
             answer = negotiation.bytes_to_send()
             if answer:
-                muxed.write(answer, urgent=True)
+                try:
+                    muxed.write(answer, urgent=True)
+                except Libp2pError:
+                    return False  # the session ended in the chunk that brought this: the connection's end follows
                 self._muxer.flush_soon()
             if protocol is not None:
                 self._settle(protocol, negotiation.unread)

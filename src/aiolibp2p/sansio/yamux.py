@@ -52,6 +52,9 @@ _KEEP_VIEW_BYTES = 16 << 10
 _TINY_BYTES = 1 << 10
 """Unread chunks below this size are joined, or a peer's one-byte frames would cost forty bytes each."""
 
+_DEAD_MAX = 64
+"""Reset streams that may wait in the send queue before they are swept out."""
+
 
 class YamuxStream:
     """One stream of a session; `owner` is whatever the shell hangs on it."""
@@ -99,7 +102,7 @@ class YamuxStream:
         self.queued_bytes = 0
         self.scheduled = False
         self.fin_queued = self.fin_sent = self.fin_received = False
-        self.window = self.receive_window = session.limits.yamux_window
+        self.window = self.receive_window = max(session.limits.yamux_window, INITIAL_WINDOW_BYTES)
         self.window_since = session.now
         self.chunks: deque[Buffer] = deque()
         self.unread_bytes = 0
@@ -135,10 +138,13 @@ class YamuxStream:
             urgent: needs no room; for a few bytes of negotiation.
 
         Raises:
-            LocalProtocolError: our side is closed, or the stream or the session is over.
+            LocalProtocolError: our side is closed, or the stream is over.
+            Libp2pError: why the session is over.
         """
         session = self.session
-        if self.fin_queued or self.reset_by is not None or session.terminated is not None:
+        if session.terminated is not None:
+            raise session.terminated.with_traceback(None)
+        if self.fin_queued or self.reset_by is not None:
             raise LocalProtocolError(f"stream {self.id} is closed for writing")
         size = taken = len(data)
         if taken > self.send_window:
@@ -181,6 +187,8 @@ class YamuxStream:
         self.session.unread_bytes -= size
         if not self.fin_received:
             self.session._return_credit(self)
+        elif not self.unread_bytes:
+            self.session._finished.pop(self, None)
         return data
 
     def close_write(self) -> None:
@@ -202,8 +210,9 @@ class YamuxStream:
 
     def reset(self, code: int = 0) -> None:
         """Abandon the stream in both directions; the peer is told `code`."""
-        if self.session.streams.get(self.id) is self:
-            self.session._reset(self, code)
+        session = self.session
+        if session.streams.get(self.id) is self or self in session._finished:
+            session._reset(self, code)
 
     def forget(self) -> None:
         """Stop waiting for the peer: what is queued still leaves, and what comes late is dropped."""
@@ -248,6 +257,10 @@ class YamuxSession:
         self._body_stream: YamuxStream | None = None
         self._body_fin = False
         self._forgotten: dict[int, int] = {}
+        self._finished: dict[YamuxStream, None] = {}
+        """Streams that both sides have finished and that still hold unread bytes."""
+        self._dead = 0
+        """Streams in `_scheduled` that were reset."""
         self._last_received = now
         self._ping_id = 0
         self._ping_sent: float | None = None
@@ -264,6 +277,7 @@ class YamuxSession:
             self._unacknowledged < self.limits.yamux_ack_backlog
             and (self._heard or self._next_id >> 1 < self.limits.early_streams)
             and self.going_away is None
+            and not self._said_go_away
             and self.terminated is None
         )
 
@@ -308,7 +322,7 @@ class YamuxSession:
             self._heard = self.openable = True
         if self._body_left:
             position = self._receive_body(data, 0, end)
-        while end - position >= HEADER_BYTES:
+        while end - position >= HEADER_BYTES and self.terminated is None:
             version, kind, flags, stream_id, length = _unpack(data, position)
             position += HEADER_BYTES
             if kind == DATA and version == 0:
@@ -317,7 +331,7 @@ class YamuxSession:
                 position = self._receive_body(data, position, end)
             elif not self._receive_control(version, kind, flags, stream_id, length):
                 return
-        if position < end:
+        if position < end and self.terminated is None:
             self._partial = data[position:]
 
     def receive_eof(self) -> None:
@@ -331,6 +345,7 @@ class YamuxSession:
         if self.terminated is not None:
             return
         if code is not None:
+            self._said_go_away = self._said_go_away and code == GO_AWAY_NORMAL
             self.go_away(code)
         self._end(error)
 
@@ -380,6 +395,8 @@ class YamuxSession:
             stream.scheduled = False
             if stream.reset_by is None:
                 total += self._pull(stream, parts, total)
+            else:
+                self._dead -= 1
         return parts
 
     def _pull(self, stream: YamuxStream, parts: list[Buffer], total: int) -> int:
@@ -397,6 +414,9 @@ class YamuxSession:
         elif flags:
             parts.append(_pack(0, WINDOW_UPDATE, flags, stream.id, 0))
             sent = HEADER_BYTES
+        if flags and self.limits.yamux_window > INITIAL_WINDOW_BYTES:
+            parts.append(_pack(0, WINDOW_UPDATE, 0, stream.id, self.limits.yamux_window - INITIAL_WINDOW_BYTES))
+            sent += HEADER_BYTES
         if stream.queued_bytes:
             stream.scheduled = True
             self._scheduled.append(stream)
@@ -561,7 +581,10 @@ class YamuxSession:
         stream = self.streams[stream_id] = YamuxStream(self, stream_id, ACK)
         stream.scheduled = True
         self._scheduled.append(stream)
-        self._note(stream, OPENED)
+        if self._said_go_away:
+            self._reset(stream, 0)
+        else:
+            self._note(stream, OPENED)
         return stream
 
     def _receive_fin(self, stream: YamuxStream) -> None:
@@ -589,7 +612,7 @@ class YamuxSession:
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def _reset(self, stream: YamuxStream, code: int) -> None:
-        if stream.start_flag != SYN:  # otherwise the peer has never heard of it
+        if stream.start_flag != SYN and stream not in self._finished:  # otherwise the peer does not know it
             self._queue_control(WINDOW_UPDATE, RST, stream.id, code)
         self._abandon(stream, "local", code)
         self._note(stream, RESET)
@@ -602,16 +625,28 @@ class YamuxSession:
         stream.queue.clear()
         self._drop_unread(stream)
         self._remove(stream)
+        if stream.scheduled:
+            # A peer that opens and resets without reading must not fill the queue with dead streams.
+            self._dead += 1
+            if self._dead > _DEAD_MAX and self._dead * 2 > len(self._scheduled):
+                self._scheduled = deque(other for other in self._scheduled if other.reset_by is None)
+                self._dead = 0
 
     def _reset_longest(self) -> None:
-        longest = max(self.streams.values(), key=lambda stream: stream.unread_bytes, default=None)
+        held = (*self.streams.values(), *self._finished)
+        longest = max(held, key=lambda stream: stream.unread_bytes, default=None)
         if longest is not None and longest.unread_bytes:
             self.overruns += 1
             self._reset(longest, RESOURCE_LIMIT)
 
     def _remove(self, stream: YamuxStream) -> None:
-        if self.streams.pop(stream.id, None) is not None and not stream.acknowledged:
+        if self.streams.get(stream.id) is not stream:
+            return
+        del self.streams[stream.id]
+        if not stream.acknowledged:
             self._acknowledge(stream)
+        if stream.unread_bytes:
+            self._finished[stream] = None
 
     def _forget(self, stream: YamuxStream) -> None:
         if self.streams.get(stream.id) is not stream:
@@ -626,6 +661,7 @@ class YamuxSession:
         self.unread_bytes -= stream.unread_bytes
         stream.unread_bytes = 0
         stream.chunks.clear()
+        self._finished.pop(stream, None)
 
     def _protocol_error(self, message: str) -> bool:
         self.terminate(RemoteProtocolError(message, protocol="yamux", stage="connection"))
@@ -651,9 +687,11 @@ class YamuxSession:
         self.openable = True
 
     def _queue_control(self, kind: int, flags: int, stream_id: int, length: int) -> None:
+        if self.terminated is not None:
+            return
         self._control.append(_pack(0, kind, flags, stream_id, length))
         self._control_bytes += HEADER_BYTES
-        if self._control_bytes > self.limits.connection_control_bytes and self.terminated is None:
+        if self._control_bytes > self.limits.connection_control_bytes:
             self._end(RemoteProtocolError("it asks without reading the answers", protocol="yamux", stage="connection"))
 
     def _ping(self) -> None:

@@ -1,0 +1,161 @@
+"""Errors as one line: what failed, at which stage, and what to try.
+
+What is said follows from the error's type and attributes and from the system's error behind it, never from the text of
+a message.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, replace
+
+from aiolibp2p.errors import (
+    ConnectionEndedError,
+    DeadlineError,
+    DialError,
+    Libp2pError,
+    LimitError,
+    ListenError,
+    LocalProtocolError,
+    NegotiationError,
+    PeerIdMismatchError,
+    RemoteProtocolError,
+    StreamResetError,
+)
+from aiolibp2p.net.dial import CONNECT_STAGE
+from aiolibp2p.net.link import MUXER_STAGE, MUXERS
+from aiolibp2p.net.upgrade import HANDSHAKE_STAGE, NEGOTIATION_STAGE
+from aiolibp2p.protocols import identify, perf, ping
+from aiolibp2p.runtime import os_error_text
+from aiolibp2p.sansio.noise import PROTOCOL as NOISE
+
+_UPGRADE_STAGES = (NEGOTIATION_STAGE, HANDSHAKE_STAGE, MUXER_STAGE)
+_NOT_LIBP2P = "check that this port is a libp2p peer's, with Noise and Yamux over plain TCP"
+_LISTEN_ERRNOS = {
+    errno.EADDRINUSE: "another port, or port 0 for any that is free",
+    errno.EADDRNOTAVAIL: "an address of this machine, or /ip4/0.0.0.0/… for all of them",
+    errno.EACCES: "a port above 1023",
+}
+_CONNECT_ERRNOS = {
+    errno.ECONNREFUSED: "check that the peer is running and listens on this port",
+    errno.EHOSTUNREACH: "check that this machine has a route to that address",
+    errno.ENETUNREACH: "check that this machine has a route to that address",
+    errno.EADDRNOTAVAIL: "check the address and the port",
+}
+_BY_PROTOCOL = {
+    perf.PROTOCOL: "on the peer's side: aiolibp2p listen --perf",
+    ping.PROTOCOL: "aiolibp2p identify ADDR shows what the peer speaks",
+    identify.PROTOCOL: "aiolibp2p ping ADDR asks for less",
+    NOISE: "a peer that has Noise: this version has no TLS",
+    **dict.fromkeys(MUXERS, "a peer that has Yamux: this version has no other muxer"),
+}
+_BUG = "--debug, and report what it shows"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What a person needs to know of an error."""
+
+    stage: str
+    detail: str
+    hint: str | None = None
+    """What to try."""
+
+
+class CommandError(Exception):
+    """What the command line itself finds wrong."""
+
+    def __init__(self, stage: str, detail: str, hint: str | None = None, *, is_usage: bool = False) -> None:
+        super().__init__(detail)
+        self.failure = Failure(stage=stage, detail=detail, hint=hint)
+        self.is_usage = is_usage
+
+
+def error_line(failure: Failure, command: str | None) -> str:
+    """Return the line that is printed."""
+    program = f"aiolibp2p {command}" if command else "aiolibp2p"
+    hint = f". Try: {failure.hint}" if failure.hint else ""
+    return " ".join(f"{program}: {failure.stage}: {failure.detail}{hint}".split())
+
+
+def explain(error: BaseException) -> Failure:
+    """Return what there is to say of any error."""
+    if isinstance(error, CommandError):
+        return error.failure
+    if isinstance(error, DialError):
+        return _explain_dial(error)
+    if isinstance(error, Libp2pError):
+        stage = error.stage or ("protocol negotiation" if isinstance(error, NegotiationError) else "session")
+        return Failure(stage=stage, detail=_detail(error), hint=_hint(error))
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return Failure(stage="system", detail=place + os_error_text(error))
+    return Failure(stage="unexpected error", detail=f"{type(error).__name__}: {error}", hint=_BUG)
+
+
+def _explain_dial(error: DialError) -> Failure:
+    """Explain the one address that failed, or all of them with the hint of the last."""
+    if not error.failures:
+        return Failure(stage="dial", detail=error.describe(), hint="an address that ends in /p2p/<peer ID>")
+    parts = [(address, explain(failure)) for address, failure in error.failures.items()]
+    address, last = parts[-1]
+    if len(parts) == 1:
+        return replace(last, detail=f"{last.detail} ({address})")
+    detail = "; ".join(f"{address}: {part.stage}: {part.detail}" for address, part in parts)
+    return Failure(stage="dial", detail=detail, hint=last.hint)
+
+
+def _unresolved(error: BaseException) -> bool:
+    """Whether an error says that a name does not resolve; its class is in a module that only the runtime imports."""
+    return type(error.__cause__).__name__ == "gaierror"
+
+
+def _detail(error: Libp2pError) -> str:
+    if isinstance(error, ConnectionEndedError) and error.stage == CONNECT_STAGE:
+        cause = error.__cause__
+        if _unresolved(error):
+            return "the name does not resolve"
+        return os_error_text(cause) if isinstance(cause, OSError) else error.describe()
+    if isinstance(error, DeadlineError):
+        return f"no answer within {error.seconds:g} s"
+    return error.describe()
+
+
+def _hint(error: Libp2pError) -> str | None:
+    if isinstance(error, ListenError):
+        number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+        return "an address like /ip4/127.0.0.1/tcp/0" if number is None else _LISTEN_ERRNOS.get(number)
+    if isinstance(error, PeerIdMismatchError):
+        return f"/p2p/{error.actual}, if that is the peer you mean"
+    if isinstance(error, NegotiationError):
+        return next((_BY_PROTOCOL[name] for name in error.offered if name in _BY_PROTOCOL), None)
+    if isinstance(error, LocalProtocolError) and error.stage == "dial":
+        return "an address of the form /ip4/…/tcp/…, /ip6/…/tcp/… or /dns/…/tcp/…: this version has no other transport"
+    if error.stage == CONNECT_STAGE:
+        return _connect_hint(error)
+    if error.stage in _UPGRADE_STAGES:
+        return _NOT_LIBP2P
+    return _session_hint(error)
+
+
+def _connect_hint(error: Libp2pError) -> str | None:
+    if _unresolved(error):
+        return "check the name, or give an address of the form /ip4/…/tcp/…"
+    if isinstance(error.__cause__, OSError):
+        return _CONNECT_ERRNOS.get(error.__cause__.errno or 0)
+    if isinstance(error, DeadlineError):
+        return "check that the peer is up and that no firewall drops the packets"
+    return None
+
+
+def _session_hint(error: Libp2pError) -> str | None:
+    """Say what to try when the connection itself was made."""
+    if isinstance(error, DeadlineError):
+        return "again: the connection was made, but the peer is silent"
+    if isinstance(error, ConnectionEndedError | StreamResetError) and error.by == "remote":
+        return "again, and look at the peer's log: it ended this"
+    if isinstance(error, RemoteProtocolError):
+        return "--debug, and report it to the authors of the peer's software"
+    if isinstance(error, LimitError):
+        return "again when less is going on"
+    return None

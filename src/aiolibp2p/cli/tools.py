@@ -1,0 +1,152 @@
+"""Tools: `listen`, a bare host, and `perf`, which measures throughput."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from aiolibp2p.cli.options import (
+    AddressArgument,
+    DebugOption,
+    JsonOption,
+    KeyOption,
+    Settings,
+    note_globals,
+    parse_address,
+    parse_size,
+)
+from aiolibp2p.cli.output import print_fields, print_json, progress_bar, rate_text, size_text
+from aiolibp2p.cli.running import make_host, run
+from aiolibp2p.host import Host
+from aiolibp2p.identity.multiaddr import Multiaddr
+from aiolibp2p.net.events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    ConnectionRefused,
+    Event,
+    EventStream,
+    InboundFailed,
+)
+from aiolibp2p.protocols.perf import PerfResult
+
+_LISTEN_ADDRESS = "/ip4/127.0.0.1/tcp/0"
+_PERF_BYTES = 256 << 20
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def listen(
+    context: typer.Context,
+    addresses: Annotated[
+        list[str] | None, typer.Argument(metavar="[ADDR]...", help=f"Where to listen.  [default: {_LISTEN_ADDRESS}]")
+    ] = None,
+    perf: Annotated[bool, typer.Option("--perf", help="Let peers measure throughput.")] = False,
+    as_json: JsonOption = False,
+    key: KeyOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Run a bare host until Ctrl-C or SIGTERM."""
+    settings = note_globals(context, key, debug=debug)
+    parsed = [parse_address(address) for address in addresses or (_LISTEN_ADDRESS,)]
+    run(lambda: _listen(settings, parsed, serve_perf=perf, as_json=as_json))
+
+
+async def _listen(settings: Settings, addresses: list[Multiaddr], *, serve_perf: bool, as_json: bool) -> None:
+    async with make_host(settings, addresses, serve_perf=serve_perf) as host:
+        events = host.events()
+        _end_on_signals(events)
+        if as_json:
+            texts = [str(address) for address in host.addresses]
+            print_json({"peer_id": str(host.peer_id), "addresses": texts, "pid": os.getpid()})
+        else:
+            _announce(host)
+        # Only for a person: a script that does not read our stderr would stop us when the pipe is full.
+        watched = not as_json and sys.stderr.isatty()
+        async for event in events:
+            text = _event_text(event) if watched else None
+            if text is not None:
+                print(text, file=sys.stderr)
+
+
+def _end_on_signals(events: EventStream) -> None:
+    """End the events, and with them the command, at the first signal; a second one acts as ever."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        events.end()
+        for number in _STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+
+    try:
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, stop)
+    except NotImplementedError:
+        pass  # on Windows, Ctrl-C cancels the command
+
+
+def _announce(host: Host) -> None:
+    print_fields([("peer ID", str(host.peer_id)), ("listening on", [str(address) for address in host.addresses])])
+    if sys.stdout.isatty():
+        print(f"Ctrl-C ends it. In another terminal: aiolibp2p ping {host.addresses[0]}", file=sys.stderr)
+
+
+def _event_text(event: Event) -> str | None:
+    match event:
+        case ConnectionOpened(connection):
+            return f"{connection.direction} connection: {connection.peer_id} at {connection.remote_address}"
+        case ConnectionClosed(connection, error):
+            return f"connection ended: {connection.peer_id}: {error}"
+        case ConnectionRefused(address, error):
+            return f"connection refused: {address}: {error}"
+        case InboundFailed(error):
+            return f"inbound connection failed: {error}"
+    return None
+
+
+def perf(
+    context: typer.Context,
+    address: AddressArgument,
+    upload: Annotated[str | None, typer.Option("--upload", metavar="BYTES", help="As 1GB or 256MiB.")] = None,
+    download: Annotated[str | None, typer.Option("--download", metavar="BYTES", help="As 1GB or 256MiB.")] = None,
+    as_json: JsonOption = False,
+    key: KeyOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Measure throughput with a peer that serves perf; without sizes, 256 MiB in each direction."""
+    settings = note_globals(context, key, debug=debug)
+    target = parse_address(address)
+    sizes = [0 if text is None else parse_size(text) for text in (upload, download)]
+    if upload is None and download is None:
+        sizes = [_PERF_BYTES, _PERF_BYTES]
+    result = run(lambda: _perf(settings, target, *sizes))
+    rows = [
+        ("upload", result.upload_bytes, result.upload_seconds),
+        ("download", result.download_bytes, result.download_seconds),
+    ]
+    if as_json:
+        fields: dict[str, object] = {}
+        for name, size_bytes, seconds in rows:
+            fields |= {f"{name}_bytes": size_bytes, f"{name}_seconds": seconds}
+        print_json(fields)
+        return
+    print_fields(
+        [
+            (name, f"{size_text(size_bytes)} in {seconds:.3f} s, {rate_text(size_bytes, seconds)}")
+            for name, size_bytes, seconds in rows
+            if size_bytes
+        ]
+        or [("nothing", "neither upload nor download")]
+    )
+
+
+async def _perf(settings: Settings, target: Multiaddr, upload_bytes: int, download_bytes: int) -> PerfResult:
+    async with make_host(settings) as host:
+        connection = await host.connect(target)
+        with progress_bar(upload_bytes + download_bytes) as progress:
+            return await host.perf(
+                connection.peer_id, upload_bytes=upload_bytes, download_bytes=download_bytes, progress=progress
+            )
