@@ -1,0 +1,491 @@
+"""Yamux's flow control: credit, windows that grow, what may lie unread, and what comes late."""
+
+from __future__ import annotations
+
+import pytest
+
+from aiolibp2p.limits import Limits
+from aiolibp2p.sansio.yamux import ACK, FIN, READABLE, RESET, RESOURCE_LIMIT, RST, SYN, WINDOW_UPDATE, YamuxSession
+from tests.unit.sansio.yamux_wire import (
+    KIB,
+    WINDOW,
+    Frame,
+    data,
+    events,
+    exchange,
+    listening,
+    new_session,
+    opened,
+    opening,
+    pair,
+    ping,
+    read_all,
+    sent,
+    take,
+    update,
+)
+
+HALF = WINDOW // 2
+
+
+def measured(round_trip: float = 0.01, now: float = 0.0, **limits: int) -> YamuxSession:
+    """Return a listening session that has measured its round trip."""
+    session = listening(now=now, **limits)
+    take(session, ping(1, ACK), now=now + round_trip)
+    assert session.round_trip == pytest.approx(round_trip)
+    return session
+
+
+def fill(session: YamuxSession, stream_id: int, size: int, now: float) -> None:
+    """Receive `size` bytes in frames of at most 60 KiB."""
+    while size > 0:
+        take(session, data(stream_id, bytes(min(size, 60 * KIB))), now=now)
+        size -= 60 * KIB
+
+
+# -- sending ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "taken"), [(WINDOW - 1, WINDOW - 1), (WINDOW, WINDOW), (WINDOW + 1, WINDOW)])
+def test_write_takes_what_the_window_allows(size: int, taken: int) -> None:
+    session = new_session()
+    stream = opening(session)
+    assert stream.write(bytes(size)) == taken
+    assert (stream.credit, session.room) == (WINDOW - taken, Limits().connection_send_bytes - taken)
+    assert stream.write(b"xx") == min(2, WINDOW - taken)
+
+
+@pytest.mark.parametrize(("size", "taken"), [(99, 99), (100, 100), (101, 100)])
+def test_write_takes_what_room_allows(size: int, taken: int) -> None:
+    session = new_session(connection_send_bytes=100)
+    stream = opening(session)
+    assert stream.write(bytes(size)) == taken
+    assert session.room == 100 - taken
+    sent(session)
+    assert session.room == 100
+
+
+def test_room_is_shared_by_all_streams() -> None:
+    session = new_session(connection_send_bytes=100)
+    one, other = opening(session), opening(session)
+    assert one.write(bytes(60)) == 60
+    assert other.write(bytes(60)) == 40
+    one.reset()
+    assert session.room == 60
+    assert other.write(bytes(20)) == 20
+
+
+def test_urgent_bytes_need_no_room_but_credit() -> None:
+    session = new_session(connection_send_bytes=10)
+    stream, other = opening(session), opening(session)
+    stream.write(bytes(10))
+    assert stream.write(b"ab") == 0
+    assert stream.write(b"ab", urgent=True) == 2
+    assert session.room == -2
+    assert other.write(b"c") == 0
+    sent(session)
+    assert session.room == 10
+    assert stream.write(bytes(WINDOW), urgent=True) == WINDOW - 12
+    assert stream.write(b"x", urgent=True) == 0
+
+
+# -- receiving -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("read", "returned"), [(HALF - 1, 0), (HALF, HALF), (HALF + 1, HALF + 1)])
+def test_credit_is_returned_once_half_of_the_window_was_read(read: int, returned: int) -> None:
+    """Y11: edge −1, 0, +1."""
+    session = listening()
+    stream = opened(session)
+    fill(session, 1, WINDOW, 0.0)
+    while read:
+        assert not stream.credit_due
+        read -= len(stream.read(min(read, 16 * KIB)) if read > 16 * KIB + 1 else stream.read(read))
+    assert stream.credit_due is (returned > 0)
+    assert sum(frame.length for frame in sent(session)) == returned == stream.receive_window
+
+
+def test_credit_counts_what_still_lies_unread() -> None:
+    session = listening()
+    stream = opened(session)
+    fill(session, 1, HALF, 0.0)
+    assert not session.has_output
+    assert len(stream.read(HALF)) == HALF
+    fill(session, 1, HALF, 0.0)
+    assert session.terminated is None
+    assert sent(session) == [update(1, HALF)]
+
+
+def test_receiver_never_holds_more_than_the_window() -> None:
+    session = listening()
+    stream = opened(session)
+    allowed = WINDOW
+    for size in (WINDOW, 1, HALF, 7, HALF + 1, 3 * KIB, HALF) * 5:
+        size = min(size, allowed)
+        fill(session, 1, size, 0.0)
+        allowed -= size
+        assert stream.unread_bytes <= WINDOW
+        stream.read(size // 2 + 1)
+        allowed += sum(frame.length for frame in sent(session))
+    assert session.terminated is None
+    assert stream.receive_window == allowed
+
+
+def test_no_credit_is_returned_after_the_peers_fin() -> None:
+    session = listening()
+    stream = opened(session)
+    fill(session, 1, WINDOW, 0.0)
+    take(session, update(1, flags=FIN))
+    assert len(read_all(stream)) == WINDOW
+    assert sent(session) == []
+
+
+def test_credit_in_the_middle_of_a_frame_leaves_out_the_bytes_to_come() -> None:
+    session = listening()
+    stream = opened(session)
+    wire = bytes(data(1, bytes(WINDOW)))
+    session.receive_bytes(wire[: 12 + HALF], 0.0)
+    assert len(read_all(stream)) == HALF
+    assert sent(session) == [update(1, HALF)]
+    session.receive_bytes(wire[12 + HALF :], 0.0)
+    assert len(read_all(stream)) == HALF
+    assert sent(session) == [update(1, HALF)]
+    assert stream.receive_window == WINDOW
+
+
+def test_tiny_frames_are_joined() -> None:
+    """One byte a frame must not cost forty bytes each."""
+    session = listening()
+    stream = opened(session)
+    payload = bytes(n & 0xFF for n in range(20_000))
+    take(session, *(data(1, payload[n : n + 1]) for n in range(len(payload))))
+    assert stream.unread_bytes == 20_000
+    assert len(stream.chunks) <= 4
+    assert read_all(stream) == payload
+
+
+def test_tiny_frames_between_reads_are_joined_and_in_order() -> None:
+    session = listening()
+    stream = opened(session)
+    expected, got = b"", b""
+    for n in range(3000):
+        piece = bytes((n & 0xFF,)) * (n % 5 + 1)
+        expected += piece
+        take(session, data(1, piece))
+        got += stream.read(2)
+        assert len(stream.chunks) <= 2
+    assert got + read_all(stream) == expected
+
+
+def test_small_chunk_does_not_keep_the_record_it_came_in() -> None:
+    session = listening()
+    stream = opened(session)
+    take(session, data(1, b"x" * 2000), data(1, b"y" * (16 * KIB)))
+    small, large = stream.chunks
+    assert type(small) is bytes
+    assert type(large) is memoryview
+    assert read_all(stream) == b"x" * 2000 + b"y" * (16 * KIB)
+
+
+@pytest.mark.parametrize("max_bytes", [1, 2, 999, 1000, 1001, 2000, 3000, 1 << 20])
+def test_read_returns_at_most_what_it_is_asked_for(max_bytes: int) -> None:
+    session = listening()
+    stream = opened(session)
+    take(session, *(data(1, bytes((n,)) * 1000) for n in range(3)))
+    pieces = list(iter(lambda: stream.read(max_bytes), b""))
+    assert all(type(piece) is bytes and 0 < len(piece) <= max_bytes for piece in pieces)
+    assert b"".join(pieces) == b"".join(bytes((n,)) * 1000 for n in range(3))
+    assert stream.read(1) == b""
+    assert stream.unread_bytes == session.unread_bytes == 0
+
+
+# -- windows that grow -----------------------------------------------------------------------------------------------
+
+
+def test_window_doubles_when_it_was_used_up_within_four_round_trips() -> None:
+    """Y11."""
+    session = measured(0.01)
+    stream = opened(session)
+    fill(session, 1, HALF, 0.039)
+    read_all(stream)
+    assert stream.window == 2 * WINDOW
+    assert sum(frame.length for frame in sent(session)) == HALF + WINDOW
+
+
+def test_window_stays_when_it_lasted_four_round_trips() -> None:
+    """Y11: the edge is exactly four; the stream came at 0.5."""
+    session = measured(0.5)
+    stream = opened(session)
+    assert stream.window_since == 0.0
+    stream.window_since = 0.5
+    fill(session, 1, HALF, 2.5)
+    read_all(stream)
+    assert stream.window == WINDOW
+    assert sent(session) == [update(1, HALF)]
+    assert stream.window_since == 2.5
+
+
+def test_window_never_grows_without_a_measured_round_trip() -> None:
+    """Y11."""
+    session = listening()
+    stream = opened(session)
+    for _ in range(20):
+        fill(session, 1, WINDOW, 0.0)
+        read_all(stream)
+        assert sum(frame.length for frame in sent(session)) == WINDOW
+    assert stream.window == WINDOW
+
+
+@pytest.mark.parametrize("most", [300 * KIB, 1 << 20, 16 << 20])
+def test_window_grows_to_its_maximum_and_no_further(most: int) -> None:
+    """Y11: to 16 MiB."""
+    session = measured(1.0, yamux_window_max=most)
+    stream = opened(session)
+    windows = []
+    for _ in range(9):
+        fill(session, 1, stream.receive_window, 1.0)
+        read_all(stream)
+        sent(session)
+        windows.append(stream.window)
+        assert stream.receive_window == stream.window
+    assert windows == [min(WINDOW << n, most) for n in range(1, 10)]
+    assert session.terminated is None
+
+
+def test_maximum_below_the_initial_window_shrinks_nothing() -> None:
+    session = measured(1.0, yamux_window_max=KIB)
+    stream = opened(session)
+    fill(session, 1, WINDOW, 1.0)
+    read_all(stream)
+    assert stream.window == WINDOW
+    assert stream.receive_window == WINDOW
+
+
+def test_window_of_a_stream_that_is_not_read_does_not_grow() -> None:
+    session = measured(1.0)
+    stream = opened(session)
+    stream.stop_reading()
+    for _ in range(8):
+        fill(session, 1, stream.receive_window, 1.0)
+        sent(session)
+    assert stream.window == WINDOW
+
+
+# -- what may lie unread ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("extra", "resets"), [(-1, 0), (0, 0), (1, 1)])
+def test_longest_unread_stream_is_reset_when_too_much_lies_unread(extra: int, resets: int) -> None:
+    """Edge −1, 0, +1 of `connection_unread_bytes`."""
+    session = listening(connection_unread_bytes=10_000)
+    streams = [opened(session, stream_id) for stream_id in (1, 3, 5)]
+    take(session, data(1, bytes(3000)), data(3, bytes(4500)), data(5, bytes(1500)), data(1, bytes(1000 + extra)))
+    assert session.overruns == resets
+    assert session.unread_bytes == sum(stream.unread_bytes for stream in streams)
+    assert session.unread_bytes == (5501 if resets else 10_000 + extra)
+    assert [stream.reset_by for stream in streams] == [None, "local" if resets else None, None]
+    assert sent(session) == [update(3, RESOURCE_LIMIT, RST)] * resets
+    assert events(session)[3] == READABLE | RESET * resets
+
+
+def test_stream_that_is_receiving_can_be_the_longest() -> None:
+    session = listening(connection_unread_bytes=10_000)
+    other, stream = opened(session, 3, data(3, bytes(100))), opened(session)
+    wire = bytes(data(1, bytes(20_000), FIN)) + bytes(data(3, b"after"))
+    session.receive_bytes(wire[:5000], 0.0)
+    assert not stream.finished
+    session.receive_bytes(wire[5000:], 0.0)
+    assert (stream.reset_by, stream.reset_code, stream.fin_received) == ("local", RESOURCE_LIMIT, False)
+    assert session.unread_bytes == other.unread_bytes == 105
+    assert sent(session) == [update(1, RESOURCE_LIMIT, RST)]
+
+
+def test_unread_bytes_leave_the_count_with_their_stream() -> None:
+    session = listening()
+    ways = [opened(session, stream_id, data(stream_id, bytes(1000))) for stream_id in (1, 3, 5, 7)]
+    assert session.unread_bytes == 4000
+    ways[0].reset()
+    assert session.unread_bytes == 3000
+    ways[1].stop_reading()
+    assert session.unread_bytes == 2000
+    take(session, update(5, flags=RST))
+    assert session.unread_bytes == 1000
+    ways[3].forget()
+    assert session.unread_bytes == 0
+
+
+# -- what is dropped -------------------------------------------------------------------------------------------------
+
+
+def test_discarded_bytes_return_their_credit() -> None:
+    """I1: or an echoing peer would stop reading ours."""
+    session = listening()
+    stream = opened(session)
+    fill(session, 1, WINDOW, 0.0)
+    stream.stop_reading()
+    stream.stop_reading()
+    assert sent(session) == [update(1, WINDOW)]
+    assert stream.credit_due
+    returned = 0
+    for _ in range(100):
+        take(session, data(1, bytes(10 * KIB)))
+        returned += sum(frame.length for frame in sent(session))
+    assert session.terminated is None
+    assert 1000 * KIB - HALF < returned <= 1000 * KIB
+    assert (session.unread_bytes, stream.read(10)) == (0, b"")
+    take(session, update(1, flags=FIN))
+    assert stream.at_eof
+
+
+def test_frame_that_is_dropped_as_it_comes_returns_each_byte_once() -> None:
+    """I1: reading stops in the middle of a frame."""
+    session = listening()
+    stream = opened(session)
+    wire = bytes(data(1, bytes(WINDOW)))
+    session.receive_bytes(wire[: 12 + 1000], 0.0)
+    stream.stop_reading()
+    for start in range(1012, len(wire), 1000):
+        session.receive_bytes(wire[start : start + 1000], 0.0)
+    returned = sum(frame.length for frame in sent(session))
+    assert stream.receive_window == returned <= WINDOW
+    assert returned > HALF
+
+
+def test_stop_reading_after_the_peers_fin_returns_nothing() -> None:
+    session = listening()
+    stream = opened(session, 1, data(1, bytes(200 * KIB), FIN))
+    stream.stop_reading()
+    assert sent(session) == []
+    assert stream.at_eof
+
+
+def forgotten(session: YamuxSession) -> int:
+    """Open a stream, write, finish and forget it; return its id."""
+    stream = opening(session)
+    stream.write(b"request")
+    stream.close_write()
+    stream.forget()
+    assert sent(session) == [data(stream.id, b"request"), update(stream.id, flags=FIN)]
+    assert stream.id not in session.streams
+    return stream.id
+
+
+def test_what_is_queued_leaves_before_a_stream_is_forgotten() -> None:
+    """I1: a slow honest peer still reads every byte."""
+    session = new_session()
+    stream = opening(session)
+    stream.write(bytes(200 * KIB))
+    stream.close_write()
+    stream.forget()
+    assert session.streams == {1: stream}
+    frames = sent(session)
+    assert sum(len(frame.payload) for frame in frames) == 200 * KIB
+    assert frames[-1] == update(1, flags=FIN)
+    assert session.streams == {}
+    assert session.room == Limits().connection_send_bytes
+
+
+@pytest.mark.parametrize(("sizes", "resets"), [((1024,), 0), ((1023, 1), 0), ((1025,), 1), ((1000, 25), 1)])
+def test_late_bytes_for_a_forgotten_id_are_dropped_up_to_1024(sizes: tuple[int, ...], resets: int) -> None:
+    """I1: RST only after more than 1,024 bytes."""
+    session = new_session()
+    stream_id = forgotten(session)
+    take(session, update(stream_id, 500), *(data(stream_id, bytes(size)) for size in sizes), data(stream_id))
+    assert sent(session) == [update(stream_id, 0, RST)] * resets
+    take(session, data(stream_id, bytes(3000) if resets else b"", FIN), update(stream_id, flags=FIN))
+    assert sent(session) == []
+    assert session.terminated is None
+
+
+def test_late_body_for_a_forgotten_id_is_consumed_in_pieces() -> None:
+    """I1."""
+    session = new_session()
+    wire = bytes(data(forgotten(session), bytes(100 * KIB))) + bytes(ping(4))
+    for start in range(0, len(wire), 7000):
+        session.receive_bytes(wire[start : start + 7000], 0.0)
+    assert sent(session) == [update(1, 0, RST), ping(4, ACK)]
+
+
+def test_oldest_forgotten_id_makes_room() -> None:
+    """I1: a bounded table; frames for an id that left it are ignored."""
+    session = new_session(forgotten_ids=3)
+    ids = [forgotten(session) for _ in range(4)]
+    take(session, *(data(stream_id, bytes(2000)) for stream_id in ids))
+    assert [frame.stream_id for frame in sent(session)] == ids[1:]
+    assert not session._forgotten
+
+
+def test_forgotten_stream_leaves_the_ack_backlog() -> None:
+    session = new_session(yamux_ack_backlog=1)
+    stream = session.open_stream()
+    stream.close_write()
+    stream.forget()
+    assert not session.can_open
+    sent(session)
+    assert session.can_open
+    assert session.openable
+
+
+def test_bytes_of_a_frame_under_way_go_nowhere_when_its_stream_is_forgotten() -> None:
+    """I1."""
+    session = new_session()
+    stream = opening(session)
+    wire = bytes(data(1, bytes(5000), FIN))
+    session.receive_bytes(wire[:1000], 0.0)
+    stream.close_write()
+    sent(session)
+    stream.forget()
+    session.receive_bytes(wire[1000:], 0.0)
+    take(session, ping(8))
+    assert [frame for frame in sent(session) if frame.kind != WINDOW_UPDATE] == [ping(8, ACK)]
+    assert (session.streams, session.unread_bytes, stream.read(10)) == ({}, 0, b"")
+
+
+def test_late_window_updates_keep_a_slow_sender_going_after_forget() -> None:
+    """I1: credit for what is queued was taken when it was written."""
+    one, other = pair()
+    stream = one.open_stream()
+    assert stream.write(bytes(WINDOW)) == WINDOW
+    stream.close_write()
+    stream.forget()
+    exchange(one, other)
+    assert len(read_all(other.streams[1])) == WINDOW
+    exchange(one, other)
+    assert other.streams[1].at_eof
+    assert one.terminated is other.terminated is None
+
+
+def test_readable_tells_of_bytes_and_of_the_end() -> None:
+    session = listening()
+    stream = opened(session)
+    assert not stream.readable
+    take(session, data(1, b"x"))
+    assert stream.readable
+    stream.read(1)
+    assert not stream.readable
+    take(session, update(1, flags=FIN))
+    assert events(session) == {1: READABLE}
+    assert stream.readable
+
+
+def test_frame_of_any_length_for_an_unknown_id_is_skipped() -> None:
+    """Y6: up to the largest length that a header can say, without memory."""
+    session = listening()
+    session.receive_bytes(bytes(Frame(0, 0, 9, 0xFFFF_FFFF)), 0.0)
+    for _ in range(50):
+        session.receive_bytes(bytes(60 * KIB), 0.0)
+    assert session.unread_bytes == 0
+    assert not session.changed
+    assert session._body_left == 0xFFFF_FFFF - 50 * 60 * KIB
+
+
+def test_stream_opened_again_under_a_forgotten_id_is_new() -> None:
+    session = listening()
+    stream = opened(session)
+    stream.close_write()
+    stream.forget()
+    sent(session)
+    take(session, data(1, bytes(5000), SYN))
+    assert session.streams[1] is not stream
+    assert session.streams[1].unread_bytes == 5000
+    assert sent(session) == [update(1, flags=ACK)]
