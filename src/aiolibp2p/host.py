@@ -304,7 +304,8 @@ class Host:
         Raises: as `connect`, and DeadlineError, NegotiationError, RemoteProtocolError.
         Cancellation: the answer is dropped when it comes.
         """
-        return await self._pinger.ping(await self.connect(target))
+        connection = self._swarm.connection_to(target) if type(target) is PeerId else None
+        return await self._pinger.ping(connection or await self.connect(target))
 
     async def identify(self, target: Target) -> Identify:
         """Return what a peer says of itself, waiting for its word if need be.

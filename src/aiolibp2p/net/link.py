@@ -71,6 +71,7 @@ class Link(asyncio.BufferedProtocol):
     """A socket on its way to a connection, and below one."""
 
     def __init__(self, owner: LinkOwner, upgrade: Upgrade) -> None:
+        self.received_at = owner.clock.now()
         self.bytes_in = 0
         self.bytes_out = 0
         self.initiator = upgrade.initiator
@@ -78,6 +79,7 @@ class Link(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self._owner = owner
         self._upgrade: Upgrade | None = upgrade
+        self._now = owner.clock.now
         self._buffer = owner.receive_buffer.view
         self._pending = b""
         self._start = 0
@@ -258,7 +260,7 @@ class Link(asyncio.BufferedProtocol):
             chunks = self._receive_muxer_answer(chunks)
         session = self._session
         if session is not None and not self._ended:
-            now = self._owner.clock.now()
+            now = self.received_at = self._now()
             for chunk in chunks:
                 session.receive_bytes(chunk, now)
             self._after_receive(session)
@@ -274,7 +276,9 @@ class Link(asyncio.BufferedProtocol):
         if session.changed:
             # What is written meanwhile is flushed below, behind the tasks that were woken.
             scheduled, self._flush_scheduled = self._flush_scheduled, True
-            self._dispatch(session, connection)
+            while session.changed:
+                changed, session.changed = session.changed, []
+                connection.on_events(cast(Sequence[MuxedStream], changed))
             self._flush_scheduled = scheduled
         if session.openable:
             session.openable = False
@@ -284,14 +288,8 @@ class Link(asyncio.BufferedProtocol):
         elif connection._woken:
             # A task that was woken may write in the next turn: one flush behind it saves a turn of the loop.
             self.flush_soon()
-        elif session.has_output and not self._flush_scheduled:
+        elif not self._flush_scheduled and (session.control_bytes or session.scheduled):
             self.flush()
-
-    def _dispatch(self, session: yamux.YamuxSession, connection: Connection) -> None:
-        while session.changed:
-            changed = session.changed
-            session.changed = []
-            connection.on_events(cast(Sequence[MuxedStream], changed))
 
     # -- the muxer's interface ---------------------------------------------------------------------------------------
 
@@ -328,24 +326,20 @@ class Link(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Send what is queued, as far as the socket takes it."""
         self._flush_scheduled = False
-        session = self._session
-        if self._ended or session is None:
+        session, channel = self._session, self._channel
+        if self._ended or session is None or channel is None:
             return
-        self._pull(session)
+        while (session.control_bytes or session.scheduled) and not self._paused:
+            self._send(channel.encrypt(session.bytes_to_send(FLUSH_BYTES)))
+        if self._prefix:
+            self._send(b"")
         if self._room_waiters:
             self._wake_room_waiters(session)
         if session.changed and self.connection is not None:
-            self._dispatch(session, self.connection)
+            changed, session.changed = session.changed, []
+            self.connection.on_events(cast(Sequence[MuxedStream], changed))
         if session.terminated is not None:
             self._end(session.terminated)
-
-    def _pull(self, session: yamux.YamuxSession) -> None:
-        channel = self._channel
-        assert channel is not None  # a session has one
-        while not self._paused and (parts := session.bytes_to_send(FLUSH_BYTES)):
-            self._send(channel.encrypt(parts))
-        if self._prefix:
-            self._send(b"")
 
     def _wake_room_waiters(self, session: yamux.YamuxSession) -> None:
         waiters = self._room_waiters

@@ -72,6 +72,8 @@ class MuxedStream(Protocol):
 class Muxer(Protocol):
     """The muxer of one connection and the socket below it."""
 
+    received_at: float
+    """When something was last received."""
     bytes_in: int
     bytes_out: int
 

@@ -238,7 +238,9 @@ class Stream:
         return self
 
     async def __anext__(self) -> bytes:
-        data = await self.read()
+        data = self.try_read()
+        if data is None:
+            data = await self.read()
         if not data:
             raise StopAsyncIteration
         return data
@@ -434,7 +436,7 @@ class Stream:
                 waiter.set_result(None)
                 self.connection._woken = True
         elif self._readable is not None:
-            self._read_since = self.connection._clock.now()
+            self._read_since = self._muxer.received_at
             self._call(self._readable)
         if self._muxed.finished:
             self._finish(None)

@@ -118,12 +118,13 @@ class PingInitiator:
         if session is None or session.ended:
             session = await self._open(connection)
         try:
-            return await self._measure(session)
+            return await session.send(self._entropy.token(PAYLOAD_BYTES))
         except StreamResetError:
             # The responder may have closed a stream that was quiet for long while our question was on its way.
             if fresh:
                 raise
-        return await self._measure(await self._open(connection))
+        session = await self._open(connection)
+        return await session.send(self._entropy.token(PAYLOAD_BYTES))
 
     def forget(self, connection: Connection) -> None:
         """Take note of a connection's end."""
@@ -135,9 +136,6 @@ class PingInitiator:
         stream = await connection.open_stream(PROTOCOL)
         session = self._sessions[connection] = _PingSession(self._clock, stream, self._timeouts.ping)
         return session
-
-    async def _measure(self, session: _PingSession) -> float:
-        return await session.send(self._entropy.token(PAYLOAD_BYTES))
 
 
 class _PingSession:
@@ -155,8 +153,7 @@ class _PingSession:
 
     def send(self, payload: bytes) -> asyncio.Future[float]:
         """Send a question; the future gets the seconds until its answer."""
-        loop = asyncio.get_running_loop()
-        ping = _Ping(payload, self._clock.now(), loop.create_future())
+        ping = _Ping(payload, self._clock.now(), self._stream.connection._loop.create_future())
         try:
             if self._stream.try_write(payload) != len(payload):
                 raise DeadlineError("ping", 0.0, stage="the peer does not read")
@@ -222,7 +219,6 @@ class _PingSession:
                 return False
             if not ping.answer.done():
                 ping.answer.set_result(self._clock.now() - ping.sent_at)
-                self._stream.connection._woken = True
             data = data[PAYLOAD_BYTES:]
         self._received = data
         return True

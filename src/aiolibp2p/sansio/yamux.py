@@ -159,7 +159,7 @@ class YamuxStream:
         session.room -= taken
         if not self.scheduled:
             self.scheduled = True
-            session._scheduled.append(self)
+            session.scheduled.append(self)
         return taken
 
     def read(self, max_bytes: int) -> bytes:
@@ -185,10 +185,11 @@ class YamuxStream:
                 data = first if type(first) is bytes else bytes(first)
         self.unread_bytes -= size
         self.session.unread_bytes -= size
-        if not self.fin_received:
+        if self.fin_received:
+            if not self.unread_bytes:
+                self.session._finished.pop(self, None)
+        elif self.window - self.receive_window - self.unread_bytes >= self.window >> 1:
             self.session._return_credit(self)
-        elif not self.unread_bytes:
-            self.session._finished.pop(self, None)
         return data
 
     def close_write(self) -> None:
@@ -198,7 +199,7 @@ class YamuxStream:
         self.fin_queued = True
         if not self.scheduled:
             self.scheduled = True
-            self.session._scheduled.append(self)
+            self.session.scheduled.append(self)
 
     def stop_reading(self) -> None:
         """Drop what was and will be received, and return its credit, so that the peer can go on."""
@@ -250,8 +251,10 @@ class YamuxSession:
         self._heard = not initiator
         """Whether the peer has sent anything: until then only `Limits.early_streams` may be opened."""
         self._control: list[bytes] = []
-        self._control_bytes = 0
-        self._scheduled: deque[YamuxStream] = deque()
+        self.control_bytes = 0
+        """Bytes of control frames to send."""
+        self.scheduled: deque[YamuxStream] = deque()
+        """Streams with something to send, in turn; with `control_bytes`, all that `bytes_to_send` looks at."""
         self._partial = b""
         self._body_left = 0
         self._body_stream: YamuxStream | None = None
@@ -294,7 +297,7 @@ class YamuxSession:
         self._unacknowledged += 1
         self.streams[stream.id] = stream
         stream.scheduled = True
-        self._scheduled.append(stream)
+        self.scheduled.append(stream)
         return stream
 
     def go_away(self, code: int = GO_AWAY_NORMAL) -> None:
@@ -376,7 +379,7 @@ class YamuxSession:
     @property
     def has_output(self) -> bool:
         """Whether `bytes_to_send` would return something."""
-        return bool(self._control or self._scheduled)
+        return bool(self.control_bytes or self.scheduled)
 
     def bytes_to_send(self, max_bytes: int) -> list[Buffer]:
         """Return what to send next, in pieces: all control frames, then streams in turn up to about `max_bytes`.
@@ -384,12 +387,12 @@ class YamuxSession:
         A Data frame ends where a Noise message ends, so that the peer finds whole frames in a message.
         """
         parts: list[Buffer] = []
-        total = self._control_bytes
+        total = self.control_bytes
         if total:
             parts += self._control
             self._control.clear()
-            self._control_bytes = 0
-        scheduled = self._scheduled
+            self.control_bytes = 0
+        scheduled = self.scheduled
         while scheduled and total < max_bytes:
             stream = scheduled.popleft()
             stream.scheduled = False
@@ -409,7 +412,13 @@ class YamuxSession:
                 room = FRAME_BYTES - total % (FRAME_BYTES + HEADER_BYTES)
                 size = min(size, room if room >= _TINY_BYTES else FRAME_BYTES)
             parts.append(_pack(0, DATA, flags, stream.id, size))
-            self._take(stream, parts, size)
+            if size == stream.queued_bytes:
+                parts += stream.queue
+                stream.queue.clear()
+            else:
+                self._take(stream, parts, size)
+            stream.queued_bytes -= size
+            self.room += size
             sent = HEADER_BYTES + size
         elif flags:
             parts.append(_pack(0, WINDOW_UPDATE, flags, stream.id, 0))
@@ -419,7 +428,7 @@ class YamuxSession:
             sent += HEADER_BYTES
         if stream.queued_bytes:
             stream.scheduled = True
-            self._scheduled.append(stream)
+            self.scheduled.append(stream)
         elif stream.fin_queued and not stream.fin_sent:
             # FIN has a frame of its own: js-libp2p 3 drops the payload of a Data frame that carries it.
             parts.append(_pack(0, WINDOW_UPDATE, FIN, stream.id, 0))
@@ -432,26 +441,21 @@ class YamuxSession:
         return sent
 
     def _take(self, stream: YamuxStream, parts: list[Buffer], size: int) -> None:
+        """Move the first `size` bytes, fewer than all, from the stream's queue."""
         queue = stream.queue
-        if size == stream.queued_bytes:
-            parts.extend(queue)
-            queue.clear()
-        else:
-            used, left = 0, size
-            for piece in queue:
-                length = len(piece)
-                if length > left:
-                    if left:
-                        view = memoryview(piece)
-                        parts.append(view[:left])
-                        queue[used] = view[left:]
-                    break
-                parts.append(piece)
-                left -= length
-                used += 1
-            del queue[:used]
-        stream.queued_bytes -= size
-        self.room += size
+        used, left = 0, size
+        for piece in queue:
+            length = len(piece)
+            if length > left:
+                if left:
+                    view = memoryview(piece)
+                    parts.append(view[:left])
+                    queue[used] = view[left:]
+                break
+            parts.append(piece)
+            left -= length
+            used += 1
+        del queue[:used]
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
@@ -580,7 +584,7 @@ class YamuxSession:
         self._forgotten.pop(stream_id, None)
         stream = self.streams[stream_id] = YamuxStream(self, stream_id, ACK)
         stream.scheduled = True
-        self._scheduled.append(stream)
+        self.scheduled.append(stream)
         if self._said_go_away:
             self._reset(stream, 0)
         else:
@@ -628,8 +632,8 @@ class YamuxSession:
         if stream.scheduled:
             # A peer that opens and resets without reading must not fill the queue with dead streams.
             self._dead += 1
-            if self._dead > _DEAD_MAX and self._dead * 2 > len(self._scheduled):
-                self._scheduled = deque(other for other in self._scheduled if other.reset_by is None)
+            if self._dead > _DEAD_MAX and self._dead * 2 > len(self.scheduled):
+                self.scheduled = deque(other for other in self.scheduled if other.reset_by is None)
                 self._dead = 0
 
     def _reset_longest(self) -> None:
@@ -672,7 +676,7 @@ class YamuxSession:
         self._partial = b""
         self._body_left = 0
         self._body_stream = None
-        self._scheduled.clear()
+        self.scheduled.clear()
 
     # -- small things ------------------------------------------------------------------------------------------------
 
@@ -690,8 +694,8 @@ class YamuxSession:
         if self.terminated is not None:
             return
         self._control.append(_pack(0, kind, flags, stream_id, length))
-        self._control_bytes += HEADER_BYTES
-        if self._control_bytes > self.limits.connection_control_bytes:
+        self.control_bytes += HEADER_BYTES
+        if self.control_bytes > self.limits.connection_control_bytes:
             self._end(RemoteProtocolError("it asks without reading the answers", protocol="yamux", stage="connection"))
 
     def _ping(self) -> None:
