@@ -6,13 +6,16 @@ import math
 
 import pytest
 
-from aiolibp2p.errors import ConnectionEndedError, DeadlineError, LocalProtocolError, RemoteProtocolError
+from aiolibp2p.errors import ConnectionEndedError, DeadlineError, RemoteProtocolError
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.sansio.yamux import (
     ACK,
+    FIN,
     GO_AWAY_INTERNAL_ERROR,
     GO_AWAY_PROTOCOL_ERROR,
     HEADER_BYTES,
+    OPENED,
+    RST,
     SYN,
     YamuxSession,
 )
@@ -164,7 +167,37 @@ def test_flood_of_credit_and_resets_is_bounded_too(size: int) -> None:
         if session.terminated is None:
             session.streams[2 * n + 1].reset(1)
     assert isinstance(session.terminated, RemoteProtocolError)
-    assert session._control_bytes <= 1200 + HEADER_BYTES
+    assert session.control_bytes <= 1200 + HEADER_BYTES
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_streams_opened_and_reset_while_nothing_leaves_cost_nothing(together: bool) -> None:
+    """No control frame bounds this flood: what is queued for streams that are gone goes too."""
+    session = listening()
+    for n in range(5000):
+        opening_, resetting = update(2 * n + 1, flags=SYN), update(2 * n + 1, flags=RST)
+        if together:
+            take(session, opening_, resetting)
+        else:
+            take(session, opening_)
+            take(session, resetting)
+        session.changed.clear()
+    assert len(session.scheduled) < 200
+    assert session.streams == {}
+    take(session, update(20_001, flags=SYN))
+    assert sent(session) == [update(20_001, flags=ACK)]
+    assert not session.scheduled
+
+
+def test_live_streams_keep_their_turn_when_dead_ones_are_swept() -> None:
+    session = listening()
+    for n in range(1000):
+        take(session, update(2 * n + 1, flags=SYN))
+    for stream_id, stream in list(session.streams.items()):
+        if stream_id % 16 != 1:
+            stream.reset()
+    frames = [frame for frame in sent(session) if frame.flags == ACK]
+    assert [frame.stream_id for frame in frames] == list(range(1, 2000, 16))
 
 
 # -- ends ------------------------------------------------------------------------------------------------------------
@@ -195,13 +228,13 @@ def test_end_of_bytes_in_a_frame_is_no_clean_end(cut: int) -> None:
 def test_what_was_received_can_be_read_after_the_end() -> None:
     session = listening()
     whole, part = opened(session, 1), opened(session, 3)
-    take(session, data(1, b"answer"), update(1, flags=4), data(3, b"half"))
+    take(session, data(1, b"answer"), update(1, flags=FIN), data(3, b"half"))
     session.receive_eof()
     assert read_all(whole) == b"answer"
     assert whole.at_eof
     assert read_all(part) == b"half"
     assert not part.at_eof
-    with pytest.raises((LocalProtocolError, ConnectionEndedError)):
+    with pytest.raises(ConnectionEndedError):
         whole.write(b"x")
 
 
@@ -245,3 +278,65 @@ def test_ends_of_two_sessions_do_not_depend_on_each_other() -> None:
     opening(one)
     other.terminate(ConnectionEndedError(by="local"), None)
     assert one.terminated is None
+
+
+@pytest.mark.parametrize("cause", ["ping", "reset", "late"])
+def test_frames_behind_the_end_by_a_flood_are_not_taken(cause: str) -> None:
+    """The payload of the frame that ended it is not taken for frames either."""
+    session = listening(connection_control_bytes=HEADER_BYTES, forgotten_bytes=0)
+    opened(session, 1, update(1, flags=FIN))
+    gone = opened(session, 3)
+    gone.close_write()
+    gone.forget()
+    sent(session)
+    inner = b"".join(map(bytes, (update(11, flags=SYN), ping(2))))
+    last = {"ping": ping(2), "reset": data(1, inner), "late": data(3, inner)}[cause]
+    take(session, ping(1), last, update(13, flags=SYN), ping(3), data(13, b"x"))
+    assert isinstance(session.terminated, RemoteProtocolError)
+    assert {11, 13} & set(session.streams) == set()
+    assert session.control_bytes <= 2 * HEADER_BYTES
+    assert session._partial == b""
+
+
+def test_nothing_is_queued_behind_our_go_away() -> None:
+    session = listening()
+    reading, resetting, closing = (
+        opened(session, stream_id, data(stream_id, bytes(200_000))) for stream_id in (1, 3, 5)
+    )
+    session.terminate(ConnectionEndedError(by="local"), 0)
+    read_all(reading)
+    resetting.reset(4)
+    closing.stop_reading()
+    assert sent(session) == [go_away(0)]
+
+
+def test_writing_after_the_end_raises_why_it_ended() -> None:
+    session = listening()
+    stream = opened(session)
+    take(session, go_away(2))
+    with pytest.raises(ConnectionEndedError) as caught:
+        stream.write(b"x", urgent=True)
+    assert caught.value is session.terminated
+
+
+def test_streams_that_come_after_our_go_away_are_reset() -> None:
+    """Y8: no new streams either way; existing ones continue."""
+    session = listening()
+    stream = opened(session)
+    session.go_away()
+    assert sent(session) == [go_away(0)]
+    assert not session.can_open
+    take(session, data(3, b"too late", SYN), update(5, 10, SYN), data(1, b"fine"))
+    assert not OPENED & sum(events(session).values())
+    assert sent(session) == [update(3, flags=RST), update(5, flags=RST)]
+    assert list(session.streams) == [1]
+    assert stream.read(10) == b"fine"
+    assert session.unread_bytes == 0
+
+
+def test_error_after_a_polite_goodbye_is_still_told() -> None:
+    """Y8."""
+    session = listening()
+    session.go_away()
+    take(session, Frame(9, 0, 0, 0))
+    assert sent(session) == [go_away(0), go_away(GO_AWAY_PROTOCOL_ERROR)]

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from aiolibp2p.limits import Limits
-from aiolibp2p.sansio.yamux import ACK, FIN, READABLE, RESET, RESOURCE_LIMIT, RST, SYN, WINDOW_UPDATE, YamuxSession
+from aiolibp2p.sansio.yamux import (
+    ACK,
+    FIN,
+    READABLE,
+    RESET,
+    RESOURCE_LIMIT,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    YamuxSession,
+    YamuxStream,
+)
 from tests.unit.sansio.yamux_wire import (
     KIB,
     WINDOW,
@@ -312,6 +323,97 @@ def test_unread_bytes_leave_the_count_with_their_stream() -> None:
     assert session.unread_bytes == 1000
     ways[3].forget()
     assert session.unread_bytes == 0
+
+
+def finished(session: YamuxSession, stream_id: int, size: int) -> YamuxStream:
+    """Return a stream that both sides have finished, with `size` bytes unread."""
+    stream = opened(session, stream_id, data(stream_id, bytes(size), FIN))
+    stream.close_write()
+    assert sent(session) == [update(stream_id, flags=FIN)]
+    assert stream_id not in session.streams
+    assert session.unread_bytes >= size
+    events(session)
+    return stream
+
+
+def test_unread_bytes_of_a_finished_stream_leave_the_count_however_it_goes() -> None:
+    for leave in (read_all, YamuxStream.stop_reading, YamuxStream.reset, YamuxStream.forget):
+        session = listening()
+        stream = finished(session, 1, 1000)
+        leave(stream)
+        assert (session.unread_bytes, stream.read(10), session._finished) == (0, b"", {})
+        assert sent(session) == [], "the peer has nothing to do with it any more"
+
+
+def test_finished_stream_that_is_half_read_still_counts() -> None:
+    session = listening()
+    stream = finished(session, 1, 1000)
+    assert len(stream.read(400)) == 400
+    assert session.unread_bytes == 600
+    assert len(stream.read(600)) == 600
+    assert stream.at_eof
+    assert (session.unread_bytes, session._finished) == (0, {})
+
+
+def test_finished_stream_can_be_the_longest_unread() -> None:
+    session = listening(connection_unread_bytes=1000)
+    stream = finished(session, 1, 900)
+    small = opened(session, 3, data(3, bytes(101)))
+    assert (stream.reset_by, stream.reset_code) == ("local", RESOURCE_LIMIT)
+    assert (small.reset_by, session.unread_bytes, session.overruns) == (None, 101, 1)
+    assert not stream.chunks
+    assert not session.has_output, "the peer has finished: it is told nothing"
+
+
+def test_finished_stream_that_was_dropped_unread_tells_of_a_reset() -> None:
+    session = listening(connection_unread_bytes=1000)
+    stream = finished(session, 1, 900)
+    other = opened(session, 3)
+    take(session, data(3, bytes(200)))
+    assert events(session) == {1: RESET, 3: READABLE}
+    assert other.unread_bytes == 200
+    assert stream.finished
+
+
+def test_late_rst_for_a_finished_stream_takes_no_unread_byte() -> None:
+    """Y5: both FIN frees the id."""
+    session = listening()
+    stream = finished(session, 1, 1000)
+    take(session, update(1, flags=RST), data(1, b"x"), update(1, 10))
+    assert len(read_all(stream)) == 1000
+    assert stream.at_eof
+    assert sent(session) == []
+
+
+@pytest.mark.parametrize("initiator", [True, False])
+def test_larger_window_is_announced_in_the_opening(initiator: bool) -> None:
+    """Y3: window update in the SYN/ACK may enlarge."""
+    ours = new_session(initiator=initiator, yamux_window=1 << 20)
+    if initiator:
+        stream, flag = ours.open_stream(), SYN
+    else:
+        take(ours, update(1, flags=SYN))
+        stream, flag = ours.streams[1], ACK
+    assert sent(ours) == [update(1, flags=flag), update(1, (1 << 20) - WINDOW)]
+    fill(ours, 1, 1 << 20, 0.0)
+    assert ours.terminated is None
+    assert len(read_all(stream)) == 1 << 20
+    assert sum(frame.length for frame in sent(ours)) == 1 << 20
+
+
+@pytest.mark.parametrize("window", [0, 1, 64 * KIB, WINDOW, WINDOW + 1, 3 * WINDOW])
+def test_streams_flow_with_any_configured_window(window: int) -> None:
+    """Y3: what is below the initial window cannot be taken back from the peer."""
+    one, other = pair(yamux_window=window)
+    stream = one.open_stream()
+    written = got = 0
+    for _ in range(20):
+        written += stream.write(bytes(WINDOW))
+        exchange(one, other)
+        got += len(read_all(other.streams[1]))
+        exchange(one, other)
+    assert written == got == 20 * WINDOW
+    assert one.terminated is other.terminated is None
 
 
 # -- what is dropped -------------------------------------------------------------------------------------------------
