@@ -75,7 +75,7 @@ def error_line(failure: Failure, command: str | None) -> str:
     """Return the line that is printed."""
     program = f"aiolibp2p {command}" if command else "aiolibp2p"
     hint = f". Try: {failure.hint}" if failure.hint else ""
-    return " ".join(f"{program}: {failure.stage}: {failure.detail}{hint}".split())
+    return " ".join(f"{program}: {failure.stage}: {failure.detail.rstrip('.')}{hint}".split())
 
 
 def explain(error: BaseException) -> Failure:
@@ -118,6 +118,10 @@ def _detail(error: Libp2pError) -> str:
         return os_error_text(cause) if isinstance(cause, OSError) else error.describe()
     if isinstance(error, DeadlineError):
         return f"no answer within {error.seconds:g} s"
+    if isinstance(error, ListenError):
+        cause = error.__cause__
+        reason = os_error_text(cause) if isinstance(cause, OSError) else "no transport of this host listens there"
+        return f"{reason} ({error.address})"
     return error.describe()
 
 

@@ -66,7 +66,8 @@ def parse_address(text: str) -> Multiaddr:
         if plain is not None:
             kind = "ip4" if re.fullmatch(r"[\d.]+", plain["host"]) else "dns"
             hint = f"/{kind}/{plain['host']}/tcp/{plain['port']}"
-        raise CommandError("address", f"{text!r} is not a multiaddr: {error}", hint, is_usage=True) from error
+        reason = f": {error}" if text.startswith("/") else ""
+        raise CommandError("address", f"{text!r} is not a multiaddr{reason}", hint, is_usage=True) from error
 
 
 def parse_size(text: str) -> int:

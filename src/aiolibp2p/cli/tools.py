@@ -42,7 +42,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def listen(
     context: typer.Context,
     addresses: Annotated[
-        list[str] | None, typer.Argument(metavar="[ADDR]...", help=f"Where to listen.  [default: {_LISTEN_ADDRESS}]")
+        list[str] | None, typer.Argument(metavar="ADDR", help=f"Where to listen; {_LISTEN_ADDRESS} without any.")
     ] = None,
     perf: Annotated[bool, typer.Option("--perf", help="Let peers measure throughput.")] = False,
     as_json: JsonOption = False,

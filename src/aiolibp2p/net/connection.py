@@ -272,7 +272,7 @@ class Connection:
                     continue
                 stream.on_readable_event()
                 if stream.handshake == "pending" and not stream._over:
-                    stream._set_state_deadline(self._timeouts.negotiate)
+                    stream._set_state_deadline(self._clock.now() + self._timeouts.negotiate)
                 continue
             if bits & RESET:
                 stream.on_reset_event()

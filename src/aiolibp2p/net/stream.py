@@ -62,6 +62,7 @@ class Stream:
 
     __slots__ = (
         "_answered",
+        "_bury_at",
         "_close_waiters",
         "_closed",
         "_error",
@@ -113,6 +114,7 @@ class Stream:
         self._read_deadline: float | None = None
         self._write_deadline: float | None = None
         self._state_deadline: float | None = None
+        self._bury_at = 0.0
         self._read_since = 0.0
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
@@ -330,7 +332,7 @@ class Stream:
             return
         if self._negotiation is not None and not self.inbound:
             self._fin_held = True
-            self._set_state_deadline(self.connection._timeouts.close)
+            self._set_state_deadline(self.connection._clock.now() + self.connection._timeouts.close)
         else:
             self._send_fin()
         self._wake_writer()
@@ -355,8 +357,11 @@ class Stream:
                 self._fail(StreamResetError(by="local"), code=NEGOTIATION_FAILED)
             self.close_write()
             if not self._over:
+                self._bury_at = self.connection._clock.now() + self.connection._timeouts.close
+                # A FIN that `close_write` holds already leaves when that has said, not later.
+                if self._state_deadline is None:
+                    self._set_state_deadline(self._bury_at)
                 self.connection._entomb(self)
-                self._set_state_deadline(self.connection._timeouts.close)
         self._wake()
 
     def reset(self, code: int = 0) -> None:
@@ -415,7 +420,7 @@ class Stream:
         """Wait for the answer of an eager negotiation; bounded by `Timeouts.negotiate`."""
         if self._negotiation is not None and self._error is None:
             self._answered = self.connection._loop.create_future()
-            self._set_state_deadline(self.connection._timeouts.negotiate)
+            self._set_state_deadline(self.connection._clock.now() + self.connection._timeouts.negotiate)
             try:
                 await self._answered
             except asyncio.CancelledError:
@@ -474,7 +479,11 @@ class Stream:
             self._fail(DeadlineError("write_stall", timeouts.write_stall, stage="write"))
             return
         self._state_deadline = None
-        if self._closed:
+        if self._closed and self._bury_at > self.connection._clock.now():
+            self._send_fin()
+            if not self._over:
+                self._set_state_deadline(self._bury_at)
+        elif self._closed:
             self.bury()
         elif self._fin_held:
             self._send_fin()
@@ -643,11 +652,11 @@ class Stream:
         self._read_deadline = when
         deadlines.add(when, self, READ)
 
-    def _set_state_deadline(self, seconds: float) -> None:
+    def _set_state_deadline(self, when: float) -> None:
         connection = self.connection
         if self._state_deadline is not None:
             connection._deadlines.overtaken()
-        when = self._state_deadline = connection._clock.now() + seconds
+        self._state_deadline = when
         connection._deadlines.add(when, self, STATE)
 
     def _clear_read_deadline(self) -> None:

@@ -194,7 +194,7 @@ class YamuxStream:
 
     def close_write(self) -> None:
         """Send FIN after what is queued; a second call does nothing."""
-        if self.fin_queued or self.reset_by is not None:
+        if self.fin_queued or self.reset_by is not None or self.session.terminated is not None:
             return
         self.fin_queued = True
         if not self.scheduled:

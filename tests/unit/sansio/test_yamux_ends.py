@@ -307,6 +307,7 @@ def test_nothing_is_queued_behind_our_go_away() -> None:
     read_all(reading)
     resetting.reset(4)
     closing.stop_reading()
+    closing.close_write()
     assert sent(session) == [go_away(0)]
 
 
