@@ -11,7 +11,8 @@ from aiolibp2p.errors import ConnectionEndedError, DeadlineError
 from aiolibp2p.sansio.yamux import FIN, RST
 from aiolibp2p.sim import current_loop
 from tests.support.hosts import ECHO, against_raw, other_tasks, two_hosts
-from tests.support.raw import NS, RawLink, responding
+from tests.support.raw import NS, RawLink
+from tests.support.scripts import responding
 
 
 async def test_the_oldest_tombstone_of_a_connection_makes_room_and_ends_as_at_its_timer() -> None:

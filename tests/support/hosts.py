@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from aiolibp2p import Connection, Host
-from aiolibp2p.sim import current_loop, current_net, sim_runtime
-from tests.support.raw import RawLink, RawPeer, Script, responding
+from aiolibp2p.sim import SeededEntropy, current_loop, current_net, sim_runtime
+from tests.support.raw import RawLink, RawPeer, Script
+from tests.support.scripts import responding
 
 ECHO = "/echo/1.0.0"
 OTHER = "/other/1.0.0"
@@ -25,7 +26,7 @@ def sim_host(name: str, **options: Any) -> Host:
 
 def raw_peer(script: Script | None = None, name: str = "raw") -> RawPeer:
     """Return a peer played by hand, on a new machine."""
-    return RawPeer(script or responding(), machine=current_net().host(name))
+    return RawPeer(script or responding(), machine=current_net().host(name), entropy=SeededEntropy(name))
 
 
 @asynccontextmanager

@@ -17,8 +17,6 @@ from typing import Self
 from aiolibp2p import PrivateKey
 from aiolibp2p.entropy import Entropy
 from aiolibp2p.sansio.multistream import HEADER, MessageReader, encode_message, proposal
-from aiolibp2p.sansio.multistream import PROTOCOL as MULTISTREAM
-from aiolibp2p.sansio.noise import PROTOCOL as NOISE
 from aiolibp2p.sansio.noise import NoiseChannel, NoiseHandshake, NoiseIdentity, NoiseResult
 from aiolibp2p.sansio.yamux import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE
 from aiolibp2p.sansio.yamux import PROTOCOL as YAMUX
@@ -368,76 +366,3 @@ class RawPeer:
             for result in results:
                 if isinstance(result, Exception):
                     raise result
-
-
-# -- scripts ---------------------------------------------------------------------------------------------------------
-
-ACCEPTED = "accepted"
-HEADED = "header sent"
-SELECTED = "noise selected"
-MESSAGE_1 = "message 1"
-MESSAGE_2 = "message 2"
-MESSAGE_3 = "message 3"
-MUXED = "muxed"
-
-
-def responding(until: str = MUXED, *, muxers: Sequence[str] = MUXERS) -> Script:
-    """Return the script of a listener that takes part in an upgrade and falls silent at some step."""
-
-    async def script(link: RawLink) -> None:
-        if until == ACCEPTED:
-            return
-        assert await link.read_message() == MULTISTREAM
-        if until == HEADED:
-            link.write(HEADER)
-            return
-        assert await link.read_message() == NOISE
-        link.write(proposal(NOISE))
-        if until == SELECTED:
-            return
-        link.begin_noise(muxers)
-        message_2 = await link.read_noise()
-        if until == MESSAGE_1:
-            return
-        link.write(message_2)
-        if until == MESSAGE_2:
-            return
-        await link.read_noise()
-        if until == MESSAGE_3:
-            return
-        if link.result.muxer is None:
-            assert await link.read_message() == MULTISTREAM
-            assert await link.read_message() == YAMUX
-            link.send(proposal(YAMUX))
-        link.start_frames()
-
-    return script
-
-
-def initiating(until: str = MUXED, *, muxers: Sequence[str] = MUXERS) -> Script:
-    """Return the script of a dialler that takes part in an upgrade and falls silent at some step."""
-
-    async def script(link: RawLink) -> None:
-        if until == ACCEPTED:
-            return
-        link.write(HEADER)
-        if until == HEADED:
-            return
-        link.write(encode_message(NOISE))
-        assert await link.read_message() == MULTISTREAM
-        assert await link.read_message() == NOISE
-        if until == SELECTED:
-            return
-        link.write(link.begin_noise(muxers))
-        if until == MESSAGE_1:
-            return
-        await link.read_noise()
-        if until == MESSAGE_3:
-            return
-        if link.result.muxer is None:
-            link.send(proposal(YAMUX))
-            assert await link.read_message() == MULTISTREAM
-            assert await link.read_message() == YAMUX
-        link.start_frames()
-
-    return script
