@@ -51,6 +51,8 @@ def check(session: YamuxSession, openings: int) -> None:
     assert len(session._partial) < HEADER_BYTES
     assert len(session.streams) <= openings + 2
     assert 0 <= session._unacknowledged <= LIMITS.yamux_ack_backlog
+    if session.terminated is not None:
+        assert not session.scheduled
 
 
 def settle(session: YamuxSession) -> list[YamuxStream]:
