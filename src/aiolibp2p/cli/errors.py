@@ -22,14 +22,13 @@ from aiolibp2p.errors import (
     RemoteProtocolError,
     StreamResetError,
 )
+from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.net.dial import CONNECT_STAGE
-from aiolibp2p.net.link import MUXER_STAGE, MUXERS
-from aiolibp2p.net.upgrade import HANDSHAKE_STAGE, NEGOTIATION_STAGE
+from aiolibp2p.net.link import MUXERS
 from aiolibp2p.protocols import identify, perf, ping
 from aiolibp2p.runtime import os_error_text
 from aiolibp2p.sansio.noise import PROTOCOL as NOISE
 
-_UPGRADE_STAGES = (NEGOTIATION_STAGE, HANDSHAKE_STAGE, MUXER_STAGE)
 _NOT_LIBP2P = "check that this port is a libp2p peer's, with Noise and Yamux over plain TCP"
 _LISTEN_ERRNOS = {
     errno.EADDRINUSE: "another port, or port 0 for any that is free",
@@ -43,12 +42,13 @@ _CONNECT_ERRNOS = {
     errno.EADDRNOTAVAIL: "check the address and the port",
 }
 _BY_PROTOCOL = {
-    perf.PROTOCOL: "on the peer's side: aiolibp2p listen --perf",
+    perf.PROTOCOL: "aiolibp2p listen --perf, on the side of the peer",
     ping.PROTOCOL: "aiolibp2p identify ADDR shows what the peer speaks",
     identify.PROTOCOL: "aiolibp2p ping ADDR asks for less",
     NOISE: "a peer that has Noise: this version has no TLS",
     **dict.fromkeys(MUXERS, "a peer that has Yamux: this version has no other muxer"),
 }
+_NEGOTIATION = "protocol negotiation"
 _BUG = "--debug, and report what it shows"
 
 
@@ -85,7 +85,7 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, DialError):
         return _explain_dial(error)
     if isinstance(error, Libp2pError):
-        stage = error.stage or ("protocol negotiation" if isinstance(error, NegotiationError) else "session")
+        stage = error.stage or (_NEGOTIATION if isinstance(error, NegotiationError) else "session")
         return Failure(stage=stage, detail=_detail(error), hint=_hint(error))
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
@@ -97,12 +97,24 @@ def _explain_dial(error: DialError) -> Failure:
     """Explain the one address that failed, or all of them with the hint of the last."""
     if not error.failures:
         return Failure(stage="dial", detail=error.describe(), hint="an address that ends in /p2p/<peer ID>")
-    parts = [(address, explain(failure)) for address, failure in error.failures.items()]
+    parts = [(address, _explain_address(address, failure)) for address, failure in error.failures.items()]
     address, last = parts[-1]
     if len(parts) == 1:
         return replace(last, detail=f"{last.detail} ({address})")
     detail = "; ".join(f"{address}: {part.stage}: {part.detail}" for address, part in parts)
     return Failure(stage="dial", detail=detail, hint=last.hint)
+
+
+def _explain_address(address: str, error: BaseException) -> Failure:
+    """Explain why one address did not lead to a connection."""
+    failure = explain(error)
+    if isinstance(error, PeerIdMismatchError):
+        meant = Multiaddr(address).without_peer_id().encapsulate(f"/p2p/{error.actual}")
+        return replace(failure, detail="another peer answered", hint=f"{meant}, if that is the peer you mean")
+    if isinstance(error, NegotiationError | LocalProtocolError | LimitError) or failure.stage == CONNECT_STAGE:
+        return failure
+    # It went wrong between TCP and the muxer.
+    return replace(failure, hint=_NOT_LIBP2P)
 
 
 def _unresolved(error: BaseException) -> bool:
@@ -129,16 +141,12 @@ def _hint(error: Libp2pError) -> str | None:
     if isinstance(error, ListenError):
         number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
         return "an address like /ip4/127.0.0.1/tcp/0" if number is None else _LISTEN_ERRNOS.get(number)
-    if isinstance(error, PeerIdMismatchError):
-        return f"/p2p/{error.actual}, if that is the peer you mean"
     if isinstance(error, NegotiationError):
         return next((_BY_PROTOCOL[name] for name in error.offered if name in _BY_PROTOCOL), None)
     if isinstance(error, LocalProtocolError) and error.stage == "dial":
         return "an address of the form /ip4/…/tcp/…, /ip6/…/tcp/… or /dns/…/tcp/…: this version has no other transport"
     if error.stage == CONNECT_STAGE:
         return _connect_hint(error)
-    if error.stage in _UPGRADE_STAGES:
-        return _NOT_LIBP2P
     return _session_hint(error)
 
 

@@ -6,10 +6,12 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from aiolibp2p.cli.errors import CommandError
 from aiolibp2p.cli.options import (
     AddressArgument,
     DebugOption,
@@ -22,8 +24,10 @@ from aiolibp2p.cli.options import (
 )
 from aiolibp2p.cli.output import print_fields, print_json, progress_bar, rate_text, size_text
 from aiolibp2p.cli.running import make_host, run
+from aiolibp2p.errors import NegotiationError, StreamResetError
 from aiolibp2p.host import Host
 from aiolibp2p.identity.multiaddr import Multiaddr
+from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.events import (
     ConnectionClosed,
     ConnectionOpened,
@@ -32,7 +36,8 @@ from aiolibp2p.net.events import (
     EventStream,
     InboundFailed,
 )
-from aiolibp2p.protocols.perf import PerfResult
+from aiolibp2p.net.stream import NEGOTIATION_FAILED
+from aiolibp2p.protocols.perf import PROTOCOL, PerfResult
 
 _LISTEN_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 _PERF_BYTES = 256 << 20
@@ -52,7 +57,7 @@ def listen(
     """Run a bare host until Ctrl-C or SIGTERM."""
     settings = note_globals(context, key, debug=debug)
     parsed = [parse_address(address) for address in addresses or (_LISTEN_ADDRESS,)]
-    run(lambda: _listen(settings, parsed, serve_perf=perf, as_json=as_json))
+    run(lambda: _listen(settings, parsed, serve_perf=perf, as_json=as_json), for_throughput=True)
 
 
 async def _listen(settings: Settings, addresses: list[Multiaddr], *, serve_perf: bool, as_json: bool) -> None:
@@ -122,31 +127,38 @@ def perf(
     sizes = [0 if text is None else parse_size(text) for text in (upload, download)]
     if upload is None and download is None:
         sizes = [_PERF_BYTES, _PERF_BYTES]
-    result = run(lambda: _perf(settings, target, *sizes))
+    if not any(sizes):
+        raise CommandError("usage", "there is nothing to move", "--upload 1GB --download 1GB", is_usage=True)
+    connection, result = run(lambda: _perf(settings, target, *sizes), for_throughput=True)
+    if as_json:
+        peer = {"peer_id": str(connection.peer_id), "address": str(connection.remote_address)}
+        print_json(peer | asdict(result))
+        return
     rows = [
         ("upload", result.upload_bytes, result.upload_seconds),
         ("download", result.download_bytes, result.download_seconds),
     ]
-    if as_json:
-        fields: dict[str, object] = {}
-        for name, size_bytes, seconds in rows:
-            fields |= {f"{name}_bytes": size_bytes, f"{name}_seconds": seconds}
-        print_json(fields)
-        return
     print_fields(
-        [
-            (name, f"{size_text(size_bytes)} in {seconds:.3f} s, {rate_text(size_bytes, seconds)}")
-            for name, size_bytes, seconds in rows
-            if size_bytes
-        ]
-        or [("nothing", "neither upload nor download")]
+        (name, f"{size_text(size_bytes)} in {seconds:.3f} s, {rate_text(size_bytes, seconds)}")
+        for name, size_bytes, seconds in rows
+        if size_bytes
     )
 
 
-async def _perf(settings: Settings, target: Multiaddr, upload_bytes: int, download_bytes: int) -> PerfResult:
+async def _perf(
+    settings: Settings, target: Multiaddr, upload_bytes: int, download_bytes: int
+) -> tuple[Connection, PerfResult]:
     async with make_host(settings) as host:
         connection = await host.connect(target)
-        with progress_bar(upload_bytes + download_bytes) as progress:
-            return await host.perf(
-                connection.peer_id, upload_bytes=upload_bytes, download_bytes=download_bytes, progress=progress
-            )
+        try:
+            with progress_bar(upload_bytes + download_bytes) as progress:
+                result = await host.perf(
+                    connection.peer_id, upload_bytes=upload_bytes, download_bytes=download_bytes, progress=progress
+                )
+        except StreamResetError as error:
+            # A peer without perf may reset what we upload before we read that it refused.
+            said = connection.identify
+            if error.code == NEGOTIATION_FAILED or (said is not None and PROTOCOL not in said.protocols):
+                raise NegotiationError((PROTOCOL,)) from error
+            raise
+        return connection, result
