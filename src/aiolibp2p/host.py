@@ -86,6 +86,8 @@ class Host:
         self._known: dict[PeerId, tuple[Multiaddr, ...]] = {}
         self._entered: asyncio.Task[object] | None = None
         self._crash: BaseException | None = None
+        self._cancelled = False
+        """Whether a crash has cancelled who entered the host."""
         self._swarm_: Swarm | None = None
         if serve_perf:
             self.handle(perf.PROTOCOL, perf.respond)
@@ -135,8 +137,19 @@ class Host:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        refused = await self._shut_down()
+        entered, self._entered = self._entered, None
+        refused: list[str] = []
+        try:
+            if self._crash is not None and error is None:
+                await asyncio.sleep(0)  # the crash has cancelled this task, which has not waited since
+            refused = await self._shut_down()
+        except asyncio.CancelledError:
+            if self._crash is None:
+                raise
+            refused = await self._shut_down()
         if self._crash is not None:
+            if self._cancelled and entered is not None:
+                entered.uncancel()
             raise self._crash
         if refused and error is None:
             names = ", ".join(refused)
@@ -158,7 +171,7 @@ class Host:
             self._crash = error
             _log.critical("a task of the host has crashed", exc_info=error)
             if self._entered is not None and not self._entered.done():
-                self._entered.cancel("a task of the host has crashed")
+                self._cancelled = self._entered.cancel("a task of the host has crashed")
 
     @property
     def _swarm(self) -> Swarm:

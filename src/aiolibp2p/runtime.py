@@ -82,7 +82,11 @@ class LoopNet:
             OSError: refused, unreachable, or a name that does not resolve.
         Cancellation: the socket is closed.
         """
-        await self._loop.create_connection(factory, host, port)
+        try:
+            await self._loop.create_connection(factory, host, port)
+        except UnicodeError as error:
+            # What getaddrinfo says of a name with an empty or overlong label; a peer may have told us that name.
+            raise OSError(f"{host!r} is not a name that resolves") from error
 
     async def listen_tcp(self, factory: ProtocolFactory, host: str, port: int) -> asyncio.Server:
         """Listen on one IP address.

@@ -242,6 +242,10 @@ class Connection:
                     self._open_waiters.append(waiter)
                     try:
                         await waiter
+                    except asyncio.CancelledError:
+                        if not waiter.cancelled():
+                            self._wake_openers()  # the room this one was woken for goes to the next
+                        raise
                     finally:
                         if waiter in self._open_waiters:
                             self._open_waiters.remove(waiter)

@@ -107,7 +107,7 @@ class Link(asyncio.BufferedProtocol):
 
     def may_retry(self, error: Libp2pError) -> bool:
         """Whether the link may have failed because its upgrade was optimistic."""
-        return self._upgrade is not None and self._upgrade.may_retry(error)
+        return self.transport is not None and self._upgrade is not None and self._upgrade.may_retry(error)
 
     # -- asyncio -----------------------------------------------------------------------------------------------------
 
@@ -306,7 +306,8 @@ class Link(asyncio.BufferedProtocol):
     @property
     def room(self) -> int:
         """Bytes that may be queued now, over all streams."""
-        return self._session.room if self._session is not None else 0
+        # Urgent writes may have taken more than there was.
+        return max(0, self._session.room) if self._session is not None else 0
 
     def open_stream(self) -> MuxedStream:
         """Open a stream; `can_open` must hold."""

@@ -73,6 +73,7 @@ class Stream:
         "_muxer",
         "_negotiation",
         "_outcome",
+        "_queued_for_room",
         "_over",
         "_read_deadline",
         "_read_since",
@@ -109,7 +110,7 @@ class Stream:
         self._head = b""
         self._error: Libp2pError | None = None
         self._outcome: Libp2pError | None = None
-        self._over = self._closed = self._write_closed = self._fin_held = False
+        self._over = self._closed = self._write_closed = self._fin_held = self._queued_for_room = False
         self._idle_timeout = connection._timeouts.stream_idle
         self._read_deadline: float | None = None
         self._write_deadline: float | None = None
@@ -637,10 +638,15 @@ class Stream:
             self.connection._handler_failed(self, error)
 
     def _await_room(self) -> None:
-        if self._muxed.credit:
-            self._muxer.when_room(self._wake_writer)
-        else:
+        if not self._muxed.credit:
             self._muxed.want_write = True
+        elif not self._queued_for_room:
+            self._queued_for_room = True
+            self._muxer.when_room(self._on_room)
+
+    def _on_room(self) -> None:
+        self._queued_for_room = False
+        self._wake_writer()
 
     def _set_read_deadline(self, when: float) -> None:
         deadlines = self.connection._deadlines

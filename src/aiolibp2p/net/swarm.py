@@ -141,7 +141,7 @@ class Swarm:
         if peer is None:
             return None
         for connection in peer.connections:
-            if connection._error is None:
+            if connection._error is None and not connection._muxer.going_away:
                 return connection
         return None
 
@@ -160,10 +160,13 @@ class Swarm:
         Raises:
             DialError: no address led to the peer.
             LimitError: this host, or the peer, has its full number of connections.
+            ConnectionEndedError: the host is leaving.
         Cancellation: the dial goes on while others wait for it, else it is given up.
         """
         if peer_id is not None and (connection := self.connection_to(peer_id)) is not None:
             return connection
+        if self._closing:
+            raise ConnectionEndedError("the host is leaving", by="local", stage="dial")
         if not addresses:
             raise DialError(None if peer_id is None else str(peer_id), {})
         key: PeerId | Multiaddr = peer_id if peer_id is not None else addresses[0]
@@ -178,6 +181,9 @@ class Swarm:
         finally:
             waiting[0] -= 1
             if not waiting[0] and not outcome.done():
+                # Whoever comes from now on needs a dial of its own.
+                if self._dials.get(key, (None,))[0] is task:
+                    del self._dials[key]
                 task.cancel()
 
     async def _dial(
@@ -197,7 +203,8 @@ class Swarm:
             if not outcome.done():
                 outcome.set_exception(error)
         finally:
-            del self._dials[key]
+            if key in self._dials and self._dials[key][1] is outcome:
+                del self._dials[key]
             if not outcome.done():
                 outcome.set_exception(ConnectionEndedError("the dial was given up", by="local", stage="dial"))
             outcome.exception()  # who waited may be gone: an error that nobody retrieves is no news

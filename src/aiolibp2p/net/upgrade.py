@@ -57,7 +57,9 @@ class Upgrade:
         """Whether a failure may be due to our optimism: the peer broke off, or answered what makes no sense."""
         if not self._optimistic or isinstance(error, PeerIdMismatchError):
             return False
-        return isinstance(error, ConnectionEndedError | RemoteProtocolError)
+        if isinstance(error, ConnectionEndedError):
+            return error.by == "remote"
+        return isinstance(error, RemoteProtocolError)
 
     def receive_bytes(self, data: bytes) -> NoiseResult | None:
         """Take bytes; return the result when the channel is secure.

@@ -66,6 +66,7 @@ class Identifier:
         self._record: tuple[tuple[Multiaddr, ...], bytes] | None = None
         self._record_seq = 0
         self._push_timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -152,12 +153,13 @@ class Identifier:
 
     def push_soon(self, connections: Callable[[], Sequence[Connection]]) -> None:
         """Tell the peers that take pushes, a little later, so that several changes make one."""
-        if self._push_timer is None:
+        if self._push_timer is None and not self._closed:
             when = self._clock.now() + self._timeouts.identify_push_delay
             self._push_timer = self._clock.call_at(when, self._push, connections)
 
     def close(self) -> None:
         """Push nothing any more."""
+        self._closed = True
         if self._push_timer is not None:
             self._push_timer.cancel()
             self._push_timer = None

@@ -148,25 +148,34 @@ class _PingSession:
         self._timer: asyncio.TimerHandle | None = None
         self._stream = stream
         self._under_way: deque[_Ping] = deque()
-        self._received = b""
+        self._received = self._unsent = b""
         stream.on_readable(self._on_readable)
 
     def send(self, payload: bytes) -> asyncio.Future[float]:
         """Send a question; the future gets the seconds until its answer."""
         ping = _Ping(payload, self._clock.now(), self._stream.connection._loop.create_future())
-        try:
-            if self._stream.try_write(payload) != len(payload):
-                raise DeadlineError("ping", 0.0, stage="the peer does not read")
-        except Libp2pError as error:
-            self.ended = True
-            self._stream.reset()
-            ping.answer.set_exception(error)
-            return ping.answer
         self._under_way.append(ping)
         if self._timer is None:
             self._timer = self._clock.call_at(ping.sent_at + self._seconds, self._too_slow)
-        self._stream._muxer.flush()
+        waits = bool(self._unsent)
+        self._unsent += payload
+        if not waits:
+            self._push()
         return ping.answer
+
+    def _push(self) -> None:
+        """Send what has not found room: a busy connection delays a question, and fails none."""
+        if self.ended:
+            return
+        try:
+            self._unsent = self._unsent[self._stream.try_write(self._unsent) :]
+        except Libp2pError as error:
+            self.fail(error)
+            return
+        if self._unsent:
+            self._stream.on_writable(self._push)
+        else:
+            self._stream._muxer.flush()
 
     def _too_slow(self) -> None:
         """Look at the oldest question: one timer serves them all, and is set again only when it has rung."""

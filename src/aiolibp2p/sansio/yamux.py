@@ -262,6 +262,8 @@ class YamuxSession:
         self._forgotten: dict[int, int] = {}
         self._finished: dict[YamuxStream, None] = {}
         """Streams that both sides have finished and that still hold unread bytes."""
+        self._windows = 0
+        """The sum of the windows of `streams`."""
         self._dead = 0
         """Streams in `_scheduled` that were reset."""
         self._last_received = now
@@ -296,6 +298,7 @@ class YamuxSession:
         self._next_id += 2
         self._unacknowledged += 1
         self.streams[stream.id] = stream
+        self._windows += stream.window
         stream.scheduled = True
         self.scheduled.append(stream)
         return stream
@@ -583,6 +586,7 @@ class YamuxSession:
             return None
         self._forgotten.pop(stream_id, None)
         stream = self.streams[stream_id] = YamuxStream(self, stream_id, ACK)
+        self._windows += stream.window
         stream.scheduled = True
         self.scheduled.append(stream)
         if self._said_go_away:
@@ -647,6 +651,7 @@ class YamuxSession:
         if self.streams.get(stream.id) is not stream:
             return
         del self.streams[stream.id]
+        self._windows -= stream.window
         if not stream.acknowledged:
             self._acknowledge(stream)
         if stream.unread_bytes:
@@ -715,7 +720,11 @@ class YamuxSession:
             and not stream.discarding
             and self.now - stream.window_since < 4 * self.round_trip
         ):
-            stream.window = min(stream.window * 2, max(stream.window, self.limits.yamux_window_max))
+            # No more is promised than may lie unread: a paused reader would cost an honest peer its stream.
+            spare = max(self.limits.connection_unread_bytes - self._windows, 0)
+            growth = min(stream.window, spare, max(self.limits.yamux_window_max - stream.window, 0))
+            stream.window += growth
+            self._windows += growth
         stream.window_since = self.now
         delta = stream.window - held
         stream.receive_window += delta
