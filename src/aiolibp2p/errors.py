@@ -12,6 +12,8 @@ Libp2pError
 ├── StreamBusyError         two readers, or two writers, at once
 ├── LimitError              a limit of ours was reached             .limit
 ├── DeadlineError           an operation took too long              .deadline .seconds   (also a TimeoutError)
+├── BlockNotFoundError      no block of this name could be had      .cid
+├── StorageError            the disk, or what is on it, failed us   .path .errno
 └── InvalidValueError       bad bytes or text of a value            (also a ValueError)
 
 `by` is "local" or "remote"; `deadline` names a field of Timeouts, `limit` a field of Limits. `stage`, where known, says
@@ -162,6 +164,29 @@ class DeadlineError(Libp2pError, TimeoutError):
 
     def describe(self) -> str:
         return f"no progress within {self.seconds:g} s (Timeouts.{self.deadline})"
+
+
+class BlockNotFoundError(Libp2pError):
+    """The block `cid` (as text) is in none of the places that were asked."""
+
+    def __init__(self, cid: str, message: str = "", *, stage: str | None = None) -> None:
+        super().__init__(message, stage=stage)
+        self.cid = cid
+
+    def describe(self) -> str:
+        return f"block {self.cid} not found" + (f": {self.message}" if self.message else "")
+
+
+class StorageError(Libp2pError):
+    """The disk failed us at `path`, or what is there is not ours to use; `errno` is what the system said, or None."""
+
+    def __init__(self, path: str, message: str, *, errno: int | None = None, stage: str | None = None) -> None:
+        super().__init__(message, stage=stage)
+        self.path = path
+        self.errno = errno
+
+    def describe(self) -> str:
+        return f"{self.path}: {self.message}"
 
 
 class InvalidValueError(Libp2pError, ValueError):

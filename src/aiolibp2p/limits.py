@@ -42,6 +42,8 @@ class Timeouts:
     """The answer to that: the connection is aborted."""
     shutdown: float = 30.0
     """Leaving `async with Host`: what refuses to end is named and abandoned."""
+    storage: float = 10.0
+    """A call to the store, waiting for its turn included: DeadlineError; until it returns its blocks are refused."""
     connection_close: float = 1.0
     """After `Connection.close`, the time for what is queued to leave: the socket is aborted."""
 
@@ -104,3 +106,15 @@ class Limits:
     """Addresses kept of one peer."""
     identify_protocols: int = 1024
     """Protocols kept of one peer."""
+    storage_threads: int = 8
+    """Threads of a store that work at the same time: calls wait."""
+    storage_threads_max: int = 32
+    """Those that hang included: until one returns, calls wait."""
+    storage_read_blocks: int = 64
+    """Blocks read by one call on a storage thread: more are read by several."""
+    storage_ahead_bytes: int = 2 << 20
+    """Bytes that a reader of many blocks asks for at once, and again while it looks at them."""
+    storage_commit_bytes: int = 32 << 20
+    """Bytes of waiting puts that are made durable together; one put of many blocks is never divided."""
+    storage_map_bytes: int = 1 << 30
+    """How large the map of a new LMDB store is; it grows by itself."""

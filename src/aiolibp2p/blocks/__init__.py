@@ -1,0 +1,8 @@
+"""Blocks: bytes named by their hash, what they link to, and where they are kept."""
+
+from __future__ import annotations
+
+from aiolibp2p.blocks.cid import Cid
+from aiolibp2p.blocks.store import BlockSource, Blockstore, MemoryBlockstore
+
+__all__ = ["BlockSource", "Blockstore", "Cid", "MemoryBlockstore"]
