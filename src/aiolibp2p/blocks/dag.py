@@ -198,8 +198,8 @@ def _decode_varint(data: bytes, at: int) -> tuple[int, int]:
 def _cbor_links(data: bytes) -> list[Cid]:
     """Return the links of a dag-cbor block, by a walk over the heads of its items.
 
-    A decoder that gives links as bytes, as libipld's does, cannot tell them from bytes that only look like a CID, and one
-    that recurses can be made to run out of stack.
+    A decoder that gives links as bytes, as libipld's does, cannot tell them from bytes that only look like a CID, and
+    one that recurses can be made to run out of stack.
     """
     links: list[Cid] = []
     # How many items each open array or map still has; a map's are its keys and values.
