@@ -539,6 +539,18 @@ def test_responder_has_heard_its_peer() -> None:
         session.open_stream()
 
 
+@pytest.mark.parametrize("cut", range(1, 16))
+def test_frames_may_be_cut_anywhere(cut: int) -> None:
+    session = listening()
+    stream = opened(session)
+    wire = bytes(data(1, b"one")) + bytes(ping(4))
+    for _ in range(3):
+        session.receive_bytes(wire[:cut], 0.0)
+        session.receive_bytes(wire[cut:], 0.0)
+    assert read_all(stream) == b"one" * 3
+    assert sent(session) == [ping(4, ACK)] * 3
+
+
 def test_writable_is_told_once_to_who_wants_it() -> None:
     session = new_session()
     stream = opening(session)

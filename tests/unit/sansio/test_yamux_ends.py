@@ -187,6 +187,7 @@ def test_streams_opened_and_reset_while_nothing_leaves_cost_nothing(together: bo
     take(session, update(20_001, flags=SYN))
     assert sent(session) == [update(20_001, flags=ACK)]
     assert not session.scheduled
+    assert session._dead == 0
 
 
 def test_live_streams_keep_their_turn_when_dead_ones_are_swept() -> None:

@@ -198,7 +198,15 @@ def test_small_chunk_does_not_keep_the_record_it_came_in() -> None:
     assert read_all(stream) == b"x" * 2000 + b"y" * (16 * KIB)
 
 
-@pytest.mark.parametrize("max_bytes", [1, 2, 999, 1000, 1001, 2000, 3000, 1 << 20])
+def test_large_chunk_is_not_copied_for_a_byte_behind_it() -> None:
+    session = listening()
+    stream = opened(session)
+    take(session, data(1, bytes(16 * KIB)), data(1, b"x"))
+    assert [len(chunk) for chunk in stream.chunks] == [16 * KIB, 1]
+    assert len(stream.read(1 << 20)) == 16 * KIB + 1
+
+
+@pytest.mark.parametrize("max_bytes", [1, 2, 999, 1000, 1001, 1999, 2000, 2999, 3000, 1 << 20])
 def test_read_returns_at_most_what_it_is_asked_for(max_bytes: int) -> None:
     session = listening()
     stream = opened(session)
