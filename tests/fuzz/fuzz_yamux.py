@@ -47,6 +47,7 @@ def check(session: YamuxSession, openings: int) -> None:
     assert all(stream.unread_bytes <= max(stream.window, INITIAL_WINDOW_BYTES) for stream in streams)
     assert session.room == LIMITS.connection_send_bytes - sum(stream.queued_bytes for stream in streams)
     assert session.control_bytes <= LIMITS.connection_control_bytes + 2 * HEADER_BYTES
+    assert session._windows == sum(stream.window for stream in session.streams.values())
     assert len(session._forgotten) <= LIMITS.forgotten_ids
     assert len(session._partial) < HEADER_BYTES
     assert len(session.streams) <= openings + 2

@@ -313,6 +313,7 @@ class TwoSessions(RuleBasedStateMachine):
             assert session.room + sum(stream.queued_bytes for stream in streams) == LIMITS.connection_send_bytes
             assert session.unread_bytes == sum(stream.unread_bytes for stream in streams)
             live = list(session.streams.values())
+            assert session._windows == sum(stream.window for stream in live)
             assert session._unacknowledged == sum(not stream.acknowledged for stream in live) <= 5
             assert all(end.stream in live or end.stream.finished or end.stream.forgotten for end in ends.values())
             assert len(session._forgotten) <= 2

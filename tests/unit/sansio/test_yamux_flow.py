@@ -299,6 +299,25 @@ def test_windows_together_do_not_grow_over_what_may_lie_unread() -> None:
     assert session._windows == streams[1].window
 
 
+def test_windows_together_do_not_grow_over_what_may_lie_unread() -> None:
+    """Else two honest peers within their credit, whose readers pause, would lose a stream."""
+    session = measured(1.0, connection_unread_bytes=1 << 20)
+    streams = [opened(session, stream_id) for stream_id in (1, 3)]
+    for stream in streams * 5:
+        fill(session, stream.id, stream.receive_window, 1.0)
+        read_all(stream)
+        sent(session)
+    assert sum(stream.window for stream in streams) == 1 << 20
+    for stream in streams:
+        fill(session, stream.id, stream.receive_window, 1.0)
+    assert session.unread_bytes == 1 << 20
+    assert (session.overruns, session.terminated) == (0, None)
+    streams[0].reset()
+    read_all(streams[1])
+    assert streams[1].window > 512 * KIB
+    assert session._windows == streams[1].window
+
+
 def test_window_of_a_stream_that_is_not_read_does_not_grow() -> None:
     session = measured(1.0)
     stream = opened(session)
