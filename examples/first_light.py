@@ -98,11 +98,10 @@ async def dialler(address: str) -> None:
         started = time.perf_counter()
         connection = await host.connect(address)
         peer = connection.peer_id
-        table.add_row("connect", f"{connection.security}, {connection.muxer}", milliseconds(started))
-
-        started = time.perf_counter()
         said = await host.identify(peer)
-        table.add_row("identify", f"{said.agent_version}, {len(said.protocols)} protocols", milliseconds(started))
+        milliseconds = (time.perf_counter() - started) * 1000
+        facts = f"{connection.security}, {connection.muxer}; {said.agent_version}"
+        table.add_row("connect, identify", facts, f"{milliseconds:.1f} ms")
 
         times = []
         for _ in range(PINGS):
@@ -120,11 +119,6 @@ async def dialler(address: str) -> None:
                 table.add_row(name, f"{STREAM_BYTES / 1e9:.2f} GB in {seconds:.2f} s", rate)
         table.caption = f"peer {peer}"
     console.print(table)
-
-
-def milliseconds(started: float) -> str:
-    """Return the time since `started`."""
-    return f"{(time.perf_counter() - started) * 1000:.2f} ms"
 
 
 def main() -> int:

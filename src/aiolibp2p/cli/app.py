@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import traceback
@@ -13,7 +12,6 @@ import typer
 from aiolibp2p.cli import network, node, tools
 from aiolibp2p.cli.errors import CommandError, Failure, error_line, explain
 from aiolibp2p.cli.options import PROGRAM, DebugOption, KeyOption, Settings, note_globals
-from aiolibp2p.errors import Libp2pError
 from aiolibp2p.version import VERSION
 
 EXIT_FAILED = 1
@@ -58,17 +56,16 @@ def _root(
 def run_command(arguments: list[str]) -> int:
     """Run one command and return its exit code; whatever goes wrong becomes one line on stderr."""
     settings = Settings()
+    streams = (sys.stdout, sys.stderr)
     try:
         code = app(args=arguments or ["--help"], prog_name=PROGRAM, standalone_mode=False, obj=settings)
         sys.stdout.flush()
-    except BrokenPipeError:
-        return _reader_gone()
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
-    except SystemExit as ending:
-        # How typer ends when the reader of our output is gone.
-        _reader_gone()
-        return ending.code if isinstance(ending.code, int) else EXIT_FAILED
+    except (BrokenPipeError, SystemExit):
+        # typer exits when the reader of our output is gone, and leaves wrapped streams behind.
+        sys.stdout, sys.stderr = streams
+        return _reader_gone()
     except Exception as error:  # noqa: BLE001  the boundary between the program and the person
         return _report(error, settings)
     return code if isinstance(code, int) else 0
@@ -83,8 +80,6 @@ def _report(error: Exception, settings: Settings) -> int:
         failure = Failure(stage="usage", detail=" ".join(text.split()), hint=f"{command} --help")
         code = EXIT_USAGE
     else:
-        if not isinstance(error, CommandError | Libp2pError | OSError):
-            logging.getLogger(__name__).debug("an error nobody expected", exc_info=error)
         failure = explain(error)
         code = EXIT_USAGE if isinstance(error, CommandError) and error.is_usage else EXIT_FAILED
     print(error_line(failure, settings.command), file=sys.stderr)
