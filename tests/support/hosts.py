@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from aiolibp2p import Connection, Host
+from aiolibp2p import Connection, Host, Stream
 from aiolibp2p.sim import SeededEntropy, current_loop, current_net, sim_runtime
 from tests.support.raw import RawLink, RawPeer, Script
 from tests.support.scripts import responding
@@ -52,6 +52,17 @@ async def against_raw(script: Script | None = None, **options: Any) -> AsyncIter
         link = await peer.link()
         await current_loop().settle()
         yield host, link, connection
+
+
+@asynccontextmanager
+async def accepted(**options: Any) -> AsyncIterator[tuple[Host, RawLink, Stream]]:
+    """Give a stream whose protocol a raw peer has accepted."""
+    async with against_raw(**options) as (host, link, connection):
+        stream = await connection.open_stream(ECHO)
+        link.answer(await link.stream_for(ECHO), ECHO)
+        await current_loop().settle()
+        yield host, link, stream
+        stream.reset()
 
 
 def other_tasks() -> set[asyncio.Task[Any]]:
