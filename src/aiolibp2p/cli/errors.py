@@ -163,7 +163,7 @@ def _connect_hint(error: Libp2pError) -> str | None:
 def _session_hint(error: Libp2pError) -> str | None:
     """Say what to try when the connection itself was made."""
     if isinstance(error, DeadlineError):
-        return "again: the connection was made, but the peer is silent"
+        return "again later: the connection was made, but the peer does not answer"
     if isinstance(error, ConnectionEndedError | StreamResetError) and error.by == "remote":
         return "again, and look at the peer's log: it ended this"
     if isinstance(error, RemoteProtocolError):

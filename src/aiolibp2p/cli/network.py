@@ -37,7 +37,7 @@ class _Pings:
     sent: int = 0
     seconds: list[float] = field(default_factory=list)
     error: Libp2pError | None = None
-    """What ended it early."""
+    """What ended it early, or why the last question had no answer."""
 
     def summary(self) -> dict[str, object]:
         """Return all of it, times in seconds."""
@@ -86,9 +86,11 @@ def ping(
         print_json(pings.summary())
     else:
         print(pings.text())
-    if pings.error is not None:
+    # As with ping(8), one answer is a success, however many were lost.
+    answered = bool(pings.seconds)
+    if pings.error is not None and not (answered and isinstance(pings.error, DeadlineError)):
         raise pings.error
-    return 0 if pings.seconds else 1
+    return 0 if answered else 1
 
 
 async def _ping(settings: Settings, target: Multiaddr, count: int, interval: float, *, quiet: bool) -> _Pings:
@@ -116,8 +118,10 @@ async def _ping_on(host: Host, pings: _Pings, count: int, interval: float, *, qu
         try:
             seconds = await host.ping(pings.connection.peer_id)
         except DeadlineError as error:
+            pings.error = error
             text = f"no answer within {error.seconds:g} s"
         else:
+            pings.error = None
             pings.seconds.append(seconds)
             text = milliseconds_text(seconds)
         if not quiet:

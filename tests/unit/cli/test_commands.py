@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from aiolibp2p import Host, Multiaddr, PeerId, PrivateKey, Timeouts, __version__
+from aiolibp2p import Host, Multiaddr, PeerId, PrivateKey, Stream, Timeouts, __version__
 from aiolibp2p.cli import main, network, running
 from aiolibp2p.cli.options import Settings
 
@@ -31,9 +31,10 @@ SIZE_BYTES = 3_000_001
 class HostInThread:
     """A host on a loop of its own, as a peer that is there while commands run on theirs."""
 
-    def __init__(self, *, serve_perf: bool) -> None:
+    def __init__(self, *, serve_perf: bool = False, answer_pings: bool = True) -> None:
+        self._answer_pings = answer_pings
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(serve_perf)), name="peer")
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(serve_perf)), name="peer", daemon=True)
         self._thread.start()
         self._ready.wait()
 
@@ -41,11 +42,17 @@ class HostInThread:
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         async with Host(listen=["/ip4/127.0.0.1/tcp/0"], serve_perf=serve_perf) as host:
+            if not self._answer_pings:
+                host.unhandle(PING)
+                host.handle(PING, self._never_answer)
             self.peer_id = str(host.peer_id)
             self.address = str(host.addresses[0])
             self.bare_address = str(host.addresses[0].without_peer_id())
             self._ready.set()
             await self._ended.wait()
+
+    async def _never_answer(self, _stream: Stream) -> None:
+        await self._ended.wait()
 
     def end(self) -> None:
         self._loop.call_soon_threadsafe(self._ended.set)
@@ -55,7 +62,7 @@ class HostInThread:
 @pytest.fixture(scope="module")
 def peer() -> Iterator[HostInThread]:
     """Give a peer without perf."""
-    host = HostInThread(serve_perf=False)
+    host = HostInThread()
     yield host
     host.end()
 
@@ -248,6 +255,23 @@ def test_ping_in_json_has_all_times_in_seconds(shell: Shell, peer: HostInThread)
         "max": times[2],
     }
     assert times[0] > 0
+
+
+@pytest.mark.sockets
+def test_pings_without_an_answer_are_a_failure_behind_their_summary(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "TIMEOUTS", Timeouts(ping=0.05))
+    host = HostInThread(answer_pings=False)
+    code, out, error = shell.run("ping", host.address, "-n", "2", "--interval", "0")
+    host.end()
+    assert code == 1
+    assert out.splitlines()[1:] == [
+        "   1  no answer within 0.05 s",
+        "   2  no answer within 0.05 s",
+        "2 sent, 0 answered",
+    ]
+    assert error.startswith("aiolibp2p ping: ping: no answer within 0.05 s. Try: again later: the connection was made")
 
 
 @pytest.mark.sockets
