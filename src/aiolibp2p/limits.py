@@ -40,6 +40,16 @@ class Timeouts:
     """A connection this quiet is asked whether it lives."""
     keepalive_answer: float = 10.0
     """The answer to that: the connection is aborted."""
+    bitswap_stall: float = 10.0
+    """A peer that takes no byte of an answer for this long, and the time its unread bytes need: its stream is reset."""
+    bitswap_repair: float = 30.0
+    """How often all wants are said again, in case the peer has lost them."""
+    bitswap_answer: float = 5.0
+    """A peer that says nothing to a want for this long: another is asked."""
+    backoff: float = 10.0
+    """A peer that stalled is not served for this long, doubling with each time, until it takes an answer."""
+    backoff_max: float = 300.0
+    """The longest such back-off."""
     shutdown: float = 30.0
     """Leaving `async with Host`: what refuses to end is named and abandoned."""
     storage: float = 10.0
@@ -118,3 +128,19 @@ class Limits:
     """Bytes of waiting puts that are made durable together; one put of many blocks is never divided."""
     storage_map_bytes: int = 1 << 30
     """How large the map of a new LMDB store is; it grows by itself."""
+    bitswap_wants_per_peer: int = 1024
+    """Wants remembered of one peer, and asked of one: those for blocks that are missing go first, then low priorities."""
+    bitswap_cid_bytes: int = 168
+    """The longest CID that is looked at in a message."""
+    bitswap_inline_bytes: int = 1024
+    """A block up to this size is sent where only HAVE was asked for."""
+    bitswap_message_bytes: int = 4 << 20
+    """One message: a longer one is refused, and none is sent."""
+    bitswap_batch_bytes: int = 256 << 10
+    """Blocks loaded for one answer, unless a single one is larger."""
+    bitswap_loaded_bytes: int = 64 << 20
+    """Loaded blocks on their way to peers that take them: loading waits."""
+    bitswap_stalled_bytes: int = 64 << 20
+    """Loaded blocks for peers that take nothing: the peer that has stalled longest is reset."""
+    bitswap_bytes_per_second: int = 12_500
+    """The slowest peer that is served: its unread bytes lengthen `Timeouts.bitswap_stall` at this rate."""
