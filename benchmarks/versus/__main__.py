@@ -51,7 +51,8 @@ def repeat(rows: Sequence[Row], results: Results, failures: list[str], *, repeti
                     continue
                 results[row.name][contestant.name].append(sample)
                 value = f"{number(sample.value)} {row.unit}"
-                print(f"{repetition + 1}  {row.name:14} {contestant.name:20} {value}", flush=True)
+                others = f"others: {sample.others_cores:.2f} cores"
+                print(f"{repetition + 1}  {row.name:14} {contestant.name:20} {value:18} {others}", flush=True)
     finally:
         programs.close()
 

@@ -97,7 +97,7 @@ def ratio(samples: Mapping[str, Sequence[Sample]], ours: str, other: str) -> dic
 
 def tables(rows: Sequence[Row], results: Results) -> str:
     """Return what is printed at the end: rates, ratios with their goals, processor time."""
-    rates = [["row", "unit", "stack", "median", "least", "largest", "CPU s dialler", "CPU s listener"]]
+    rates = [["row", "unit", "stack", "median", "least", "largest", "CPU s dialler", "CPU s listener", "others"]]
     ratios = [["row", "ratio", "medians", "least", "largest", "goal", ""]]
     for row in rows:
         for name, samples in results[row.name].items():
@@ -117,6 +117,7 @@ def rate_cells(samples: Sequence[Sample]) -> list[str]:
         *(number(value) for value in (middle(samples), min(values), max(values))),
         f"{median(sample.dialler_cpu_seconds for sample in samples):.2f}",
         f"{median(sample.listener_cpu_seconds for sample in samples):.2f}",
+        f"{median(sample.others_cores for sample in samples):.2f}",
     ]
 
 

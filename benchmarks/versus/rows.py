@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.versus.programs import ASYNCIO, GO, JS, UVLOOP, Programs, command_words
+from benchmarks.versus.programs import ASYNCIO, GO, JS, UVLOOP, Programs, command_words, machine_cpu_seconds
 from tests.interop.peers import PeerProgramError
 
 WARM_UP = 5
@@ -129,6 +130,8 @@ class Sample:
     value: float
     dialler_cpu_seconds: float
     listener_cpu_seconds: float
+    others_cores: float
+    """How many cores everything else on the machine kept busy meanwhile; near 0, or the sample says little."""
 
 
 def measure(programs: Programs, row: Row, contestant: Contestant, *, repetition: int, scale: float) -> Sample:
@@ -152,11 +155,15 @@ def measure(programs: Programs, row: Row, contestant: Contestant, *, repetition:
     count = row.count if row.once else round(row.count * scale)
     if not row.once:
         run(count // WARM_UP)
-    before = dialler.cpu_seconds, listener.cpu_seconds
+    before = dialler.cpu_seconds, listener.cpu_seconds, machine_cpu_seconds()
+    start = time.perf_counter()
     answer = run(count)
+    seconds = time.perf_counter() - start
+    used = dialler.cpu_seconds - before[0], listener.cpu_seconds - before[1]
     return Sample(
         repetition=repetition,
         value=float(answer[row.result]),
-        dialler_cpu_seconds=dialler.cpu_seconds - before[0],
-        listener_cpu_seconds=listener.cpu_seconds - before[1],
+        dialler_cpu_seconds=used[0],
+        listener_cpu_seconds=used[1],
+        others_cores=max(0.0, (machine_cpu_seconds() - before[2] - sum(used)) / seconds),
     )
