@@ -121,6 +121,8 @@ class ConnectionEndedError(Libp2pError):
         self.code = code
 
     def describe(self) -> str:
+        if self.stage == "connect" and self.message:
+            return self.message  # there was no connection yet
         who = "we" if self.by == "local" else "the peer"
         code = f" (code 0x{self.code:x})" if self.code else ""
         return f"{who} ended the connection{code}" + (f": {self.message}" if self.message else "")

@@ -123,7 +123,7 @@ class Host:
             timeouts=self.timeouts,
             user=self,
         )
-        self._serve(ping.PROTOCOL, self._ping_responder.accept)
+        self.serve(ping.PROTOCOL, self._ping_responder.accept)
         self._handlers[identify.PROTOCOL] = self._identifier.answer
         self._handlers[identify.PUSH_PROTOCOL] = self._identifier.take_push
         try:
@@ -203,6 +203,10 @@ class Host:
         """All connections."""
         return self._swarm.connections
 
+    def connection_to(self, target: PeerId) -> Connection | None:
+        """Return the oldest connection to a peer on which streams can be opened, or None."""
+        return self._swarm.connection_to(target)
+
     def events(self) -> EventStream:
         """Return what happens from now on, for `async for`; what a slow consumer loses is counted in `missed`."""
         self._swarm  # noqa: B018  raises before the start
@@ -246,10 +250,20 @@ class Host:
         self._callbacks.discard(protocol)
         self._protocols_changed()
 
-    def _serve(self, protocol: str, accept: Callable[[Stream], None]) -> None:
-        """Serve a protocol on callbacks: `accept` is called with each stream, and must not wait."""
+    def serve(self, protocol: str, accept: Callable[[Stream], None]) -> None:
+        """Serve a protocol on callbacks: `accept(stream)` is called with each stream, and must not wait.
+
+        For servers that need no task a stream: they live on `Stream.on_readable`, `try_read`, `try_write` and
+        `on_writable`.
+
+        Raises: as `handle`.
+        """
+        encode_message(protocol)
+        if protocol in self._handlers:
+            raise LocalProtocolError(f"{protocol} is served already")
         self._handlers[protocol] = accept
         self._callbacks.add(protocol)
+        self._protocols_changed()
 
     def _protocols_changed(self) -> None:
         if self._swarm_ is not None:

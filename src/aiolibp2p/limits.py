@@ -126,10 +126,10 @@ class Limits:
     """Bytes that a reader of many blocks asks for at once, and again while it looks at them."""
     storage_commit_bytes: int = 32 << 20
     """Bytes of waiting puts that are made durable together; one put of many blocks is never divided."""
-    storage_map_bytes: int = 1 << 30
-    """How large the map of a new LMDB store is; it grows by itself."""
+    storage_map_bytes: int = 1 << 40
+    """Addresses reserved for the map of an LMDB store, less where the system has less; it doubles when it is full."""
     bitswap_wants_per_peer: int = 1024
-    """Wants remembered of one peer, and asked of one: those for blocks that are missing go first, then low priorities."""
+    """Wants remembered of one peer, and asked of one: those for missing blocks go first, then low priorities."""
     bitswap_cid_bytes: int = 168
     """The longest CID that is looked at in a message."""
     bitswap_inline_bytes: int = 1024

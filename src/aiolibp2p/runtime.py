@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 from aiolibp2p.entropy import Entropy
 
+_SAME_CLOCK_SECONDS = 1.0
+
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
 
@@ -52,7 +54,9 @@ class LoopClock:
     """The clock of an asyncio event loop; the wall clock is the system's."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, wall: Callable[[], float] = time.time) -> None:
-        self.now = loop.time
+        # uvloop's time goes in whole milliseconds; it is the system's monotonic clock, which can be read more finely. A
+        # simulated loop has a time of its own.
+        self.now = time.monotonic if abs(time.monotonic() - loop.time()) < _SAME_CLOCK_SECONDS else loop.time
         self.call_at = loop.call_at
         self.wall = wall
 

@@ -73,7 +73,7 @@ class Dialer:
             if not scope.expired():
                 raise
             failures[current] = DeadlineError("dial", seconds)
-        raise DialError(None if peer_id is None else str(peer_id), failures)
+        raise DialError(None if peer_id is None else str(peer_id), failures) from next(iter(failures.values()), None)
 
     async def dial_address(self, address: Multiaddr, peer_id: PeerId | None) -> Connection:
         """Dial one address.

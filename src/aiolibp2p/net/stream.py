@@ -454,9 +454,14 @@ class Stream:
     def on_reset_event(self) -> None:
         """Take note that the peer, or the muxer, has reset the stream."""
         muxed = self._muxed
-        if not self._over:
-            error = StreamResetError(by=muxed.reset_by or "remote", code=muxed.reset_code)
-            self._end(error, error)
+        if self._over:
+            return
+        if self.handshake == "pending" and self.lazy and muxed.reset_code == NEGOTIATION_FAILED:
+            # The reset has overtaken `na`: what was written behind the proposal made no sense to the peer.
+            self._refused(NegotiationError((self.protocol,)))
+            return
+        error = StreamResetError(by=muxed.reset_by or "remote", code=muxed.reset_code)
+        self._end(error, error)
 
     def on_connection_ended(self, error: Libp2pError) -> None:
         """Take note that the connection is over; what was received can still be read."""

@@ -265,7 +265,7 @@ class YamuxSession:
         self._windows = 0
         """The sum of the windows of `streams`."""
         self._dead = 0
-        """Streams in `_scheduled` that were reset."""
+        """Streams in `scheduled` that were reset."""
         self._last_received = now
         self._ping_id = 0
         self._ping_sent: float | None = None
