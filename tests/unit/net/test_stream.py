@@ -344,6 +344,24 @@ async def test_a_lazy_stream_learns_of_a_refusal_in_its_first_read() -> None:
         assert connection.refused == {OTHER}
 
 
+@pytest.mark.parametrize("code", [0x1001])
+async def test_a_refusal_that_comes_together_with_a_reset_is_a_refusal(code: int) -> None:
+    """A responder takes what was written behind the proposal for another proposal, and resets when it is none."""
+    async with against_raw() as (_, link, connection):
+        stream = await connection.open_stream(ECHO)
+        await stream.write(bytes(8))
+        await current_loop().settle()
+        connection_of = current_net().connection_of(link.transport)
+        connection_of.hold("server")
+        link.refuse(stream.id)
+        link.rst(stream.id, code)
+        await current_loop().settle()
+        connection_of.open()
+        with pytest.raises(NegotiationError):
+            await stream.read()
+        assert connection.refused == {ECHO}
+
+
 async def test_a_block_closes_on_success_and_resets_on_an_exception() -> None:
     async with against_raw() as (_, link, connection):
         async with await connection.open_stream(ECHO) as polite:
