@@ -159,13 +159,14 @@ class LimitError(Libp2pError):
 class DeadlineError(Libp2pError, TimeoutError):
     """The operation did not end within `deadline`, a field of Timeouts, which was `seconds` long."""
 
-    def __init__(self, deadline: str, seconds: float, *, stage: str | None = None) -> None:
-        super().__init__(stage=stage)
+    def __init__(self, deadline: str, seconds: float, message: str = "", *, stage: str | None = None) -> None:
+        super().__init__(message, stage=stage)
         self.deadline = deadline
         self.seconds = seconds
 
     def describe(self) -> str:
-        return f"no progress within {self.seconds:g} s (Timeouts.{self.deadline})"
+        what = self.message or "no progress"
+        return f"{what} within {self.seconds:g} s (Timeouts.{self.deadline})"
 
 
 class BlockNotFoundError(Libp2pError):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Self, overload
 
-from aiolibp2p.errors import Libp2pError, LimitError, LocalProtocolError
+from aiolibp2p.errors import DeadlineError, Libp2pError, LimitError, LocalProtocolError
 from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
@@ -39,8 +39,8 @@ Handler = Callable[[Stream], Awaitable[None]]
 Target = Multiaddr | str | PeerId
 
 _log = logging.getLogger("aiolibp2p.host")
-_SERVED = "served by the host"
-"""Marks a protocol that is answered on callbacks."""
+_SERVED_BY_ALL = (ping.PROTOCOL, identify.PROTOCOL, identify.PUSH_PROTOCOL)
+"""What every host answers by itself."""
 
 
 class Host:
@@ -153,7 +153,8 @@ class Host:
             raise self._crash
         if refused and error is None:
             names = ", ".join(refused)
-            raise LimitError("shutdown", f"these tasks refused to end and were abandoned: {names}", stage="shutdown")
+            message = f"abandoned, as they did not end: {names},"
+            raise DeadlineError("shutdown", self.timeouts.shutdown, message, stage="shutdown")
 
     async def _shut_down(self) -> list[str]:
         deadline = self._clock.now() + self.timeouts.shutdown
@@ -233,7 +234,7 @@ class Host:
         if handler is None:
             return lambda function: self.handle(protocol, function)
         encode_message(protocol)
-        if protocol in self._handlers:
+        if protocol in self._handlers or protocol in _SERVED_BY_ALL:
             raise LocalProtocolError(f"{protocol} is served already")
         self._handlers[protocol] = handler
         self._protocols_changed()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
@@ -27,6 +28,9 @@ LEGACY_RECORD_TYPE = b"/libp2p/routing-state-record"
 """What RFC 0003 says, and rust-libp2p still sends with identify."""
 
 SEQ_MAX = (1 << 64) - 1
+
+# A peer that comes back brings the record it brought before: a look-up instead of 130 µs of Ed25519.
+_RECORDS_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ def seal_peer_record(key: PrivateKey, seq: int, addresses: Iterable[Multiaddr]) 
     return seal(key, PEER_RECORD_DOMAIN, PEER_RECORD_TYPE, record.SerializeToString())
 
 
+@lru_cache(maxsize=_RECORDS_REMEMBERED)
 def open_peer_record(data: bytes) -> tuple[PeerRecord, PublicKey]:
     """Check a signed peer record; return it and the key of its peer.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Protocol, final
 
 from google.protobuf.message import DecodeError
@@ -18,6 +19,9 @@ from aiolibp2p.errors import InvalidValueError
 from aiolibp2p.identity.ed25519 import Ed25519Signer, Ed25519Verifier
 from aiolibp2p.identity.pb import keys_pb2
 from aiolibp2p.identity.peer_id import PeerId
+
+# One dial reads the same key three times, and a peer that comes back brings it again: 60 µs each.
+_KEYS_REMEMBERED = 1024
 
 
 class KeyType(IntEnum):
@@ -83,8 +87,7 @@ class PublicKey:
         Raises:
             InvalidValueError: it is not the deterministic encoding of a key, or of a type not supported.
         """
-        key_type, data = _decode(keys_pb2.PublicKey, encoded)
-        return cls(key_type, data)
+        return _public_key(bytes(encoded))
 
     @property
     def peer_id(self) -> PeerId:
@@ -165,6 +168,11 @@ class PrivateKey:
 
     def __repr__(self) -> str:
         return f"<PrivateKey {self.type.name} of {self.public.peer_id}>"
+
+
+@lru_cache(maxsize=_KEYS_REMEMBERED)
+def _public_key(encoded: bytes) -> PublicKey:
+    return PublicKey(*_decode(keys_pb2.PublicKey, encoded))
 
 
 def _scheme(key_type: int) -> _Scheme:

@@ -257,8 +257,9 @@ class Connection:
     def _wake_openers(self) -> None:
         # Each in turn, and each looks again: room for one must not wake a thousand.
         waiters = self._open_waiters
-        free = self._limits.streams_per_connection - self._outbound
-        while waiters and free > 0 and (self._muxer.can_open or self._error is not None):
+        # A peer that takes no new streams is an error for all who wait, and that needs no room.
+        free = len(waiters) if self._muxer.going_away else self._limits.streams_per_connection - self._outbound
+        while waiters and free > 0 and (self._muxer.can_open or self._muxer.going_away or self._error is not None):
             waiter = waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)

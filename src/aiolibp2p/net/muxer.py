@@ -23,6 +23,8 @@ class MuxedStream(Protocol):
     """What happened since the shell last looked: bits of `sansio.yamux`."""
     reset_by: By | None
     reset_code: int
+    last_words: bytes
+    """The few bytes that lay unread when the peer reset the stream."""
 
     @property
     def readable(self) -> bool:

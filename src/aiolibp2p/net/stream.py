@@ -456,6 +456,14 @@ class Stream:
         muxed = self._muxed
         if self._over:
             return
+        if self._negotiation is not None and not self.inbound and muxed.last_words:
+            try:
+                self._negotiation.receive_bytes(muxed.last_words)
+            except NegotiationError as refusal:  # `na`, and then what was written behind the proposal broke the stream
+                self._refused(refusal)
+                return
+            except Libp2pError:
+                pass  # the reset says enough
         if self.handshake == "pending" and self.lazy and muxed.reset_code == NEGOTIATION_FAILED:
             # The reset has overtaken `na`: what was written behind the proposal made no sense to the peer.
             self._refused(NegotiationError((self.protocol,)))

@@ -50,6 +50,9 @@ class Tasks:
     async def close(self, seconds: float) -> list[str]:
         """Cancel all tasks and wait for them; return the names of those that have not ended in `seconds`."""
         current = asyncio.current_task()
+        for task in tuple(self._tasks):
+            if task.done():
+                self._done(task)  # it has ended in this turn, and its callback has not run yet
         tasks = {task for task in self._tasks if task is not current and not task.done()}
         for task in tasks:
             task.cancel()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import IPv4Address
 
-from aiolibp2p.errors import InvalidValueError, ListenError
+from aiolibp2p.errors import ListenError
 from aiolibp2p.identity.multiaddr import Multiaddr
 
 NAME = "tcp"
@@ -29,8 +30,10 @@ def address_of(sockaddr: object) -> Multiaddr:
     if not isinstance(sockaddr, tuple) or len(sockaddr) < 2:
         return _UNKNOWN
     try:
+        if len(sockaddr) == 2:  # IPv4, as every dial needs it twice: its bytes, without going through text
+            return Multiaddr(b"\x04" + IPv4Address(sockaddr[0]).packed + b"\x06" + int(sockaddr[1]).to_bytes(2, "big"))
         return Multiaddr.from_tcp(str(sockaddr[0]), int(sockaddr[1]))
-    except InvalidValueError:
+    except ValueError:
         return _UNKNOWN
 
 

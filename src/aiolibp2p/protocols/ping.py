@@ -186,7 +186,11 @@ class _PingSession:
         if due > self._clock.now():
             self._timer = self._clock.call_at(due, self._too_slow)
         else:
-            self.fail(DeadlineError("ping", self._seconds, stage="ping"))
+            late = self._under_way.popleft().answer
+            if not late.done():
+                late.set_exception(DeadlineError("ping", self._seconds, stage="ping"))
+            # Those behind it have time left, on another stream.
+            self.fail(StreamResetError(by="local", stage="ping"))
 
     def fail(self, error: Libp2pError) -> None:
         """End the stream and all questions."""

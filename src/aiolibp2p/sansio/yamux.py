@@ -52,6 +52,9 @@ _KEEP_VIEW_BYTES = 16 << 10
 _TINY_BYTES = 1 << 10
 """Unread chunks below this size are joined, or a peer's one-byte frames would cost forty bytes each."""
 
+_CLOCK_STEP = 0.001
+"""Some clocks go in steps of this: a round trip of nothing means less than this."""
+
 _DEAD_MAX = 64
 """Reset streams that may wait in the send queue before they are swept out."""
 
@@ -70,6 +73,7 @@ class YamuxStream:
         "fin_sent",
         "forgotten",
         "id",
+        "last_words",
         "owner",
         "queue",
         "queued_bytes",
@@ -109,6 +113,8 @@ class YamuxStream:
         self.discarding = self.forgotten = False
         self.reset_by: By | None = None
         self.reset_code = 0
+        self.last_words = b""
+        """The few bytes that lay unread when the peer reset the stream: a negotiation's answer may be among them."""
 
     @property
     def readable(self) -> bool:
@@ -269,6 +275,7 @@ class YamuxSession:
         self._last_received = now
         self._ping_id = 0
         self._ping_sent: float | None = None
+        self._last_ping = now
         self._keepalive_ping = False
         self._said_go_away = False
         self._ping()
@@ -360,10 +367,13 @@ class YamuxSession:
         if self._keepalive_ping:
             assert self._ping_sent is not None  # set together with _keepalive_ping
             return self._ping_sent + self.timeouts.keepalive_answer
-        return self._last_received + self.timeouts.keepalive
+        return min(self._last_received, self._last_ping) + self.timeouts.keepalive
 
     def handle_timeout(self, now: float) -> None:
-        """Ask a quiet peer whether it lives; end the session when it does not say so in time."""
+        """Ask a quiet peer whether it lives, and end the session when it does not say so in time.
+
+        A busy one is asked as often, for the round trip: its windows would never grow to a way that has become longer.
+        """
         self.now = max(self.now, now)
         if self.terminated is not None or now < self.next_timeout():
             return
@@ -374,8 +384,8 @@ class YamuxSession:
             seconds = self.timeouts.keepalive_answer
             self.terminate(DeadlineError("keepalive_answer", seconds, stage="connection"), GO_AWAY_INTERNAL_ERROR)
             return
+        self._keepalive_ping = now >= self._last_received + self.timeouts.keepalive
         self._ping()
-        self._keepalive_ping = True
 
     # -- outputs -----------------------------------------------------------------------------------------------------
 
@@ -604,6 +614,8 @@ class YamuxSession:
         self._note(stream, READABLE)
 
     def _receive_reset(self, stream: YamuxStream, code: int) -> None:
+        if 0 < stream.unread_bytes <= _TINY_BYTES:
+            stream.last_words = b"".join(stream.chunks)
         self._abandon(stream, "remote", code)
         self._note(stream, RESET)
 
@@ -705,7 +717,7 @@ class YamuxSession:
 
     def _ping(self) -> None:
         self._ping_id = (self._ping_id + 1) & _MAX_U32
-        self._ping_sent = self.now
+        self._ping_sent = self._last_ping = self.now
         self._queue_control(PING, SYN, 0, self._ping_id)
 
     def _return_credit(self, stream: YamuxStream) -> None:
@@ -718,7 +730,7 @@ class YamuxSession:
         if (
             self.round_trip is not None
             and not stream.discarding
-            and self.now - stream.window_since < 4 * self.round_trip
+            and self.now - stream.window_since < 4 * max(self.round_trip, _CLOCK_STEP)
         ):
             # No more is promised than may lie unread: a paused reader would cost an honest peer its stream.
             spare = max(self.limits.connection_unread_bytes - self._windows, 0)

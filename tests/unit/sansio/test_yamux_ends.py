@@ -67,7 +67,7 @@ def test_answer_to_the_keepalive_ping_measures_the_round_trip() -> None:
     assert session.round_trip is None, "the answer to an earlier ping says nothing"
     take(session, ping(2, ACK), now=32.5)
     assert session.round_trip == 2.5
-    assert session.next_timeout() == 62.5
+    assert session.next_timeout() == 60.0
     session.handle_timeout(40.0)
     assert session.terminated is None
     assert not session.has_output
@@ -82,21 +82,36 @@ def test_any_byte_shows_that_the_peer_lives() -> None:
     session.receive_bytes(b"x", 40.5)
     session.handle_timeout(41.0)
     assert session.terminated is None
+    assert session.next_timeout() == 61.0
+    session.handle_timeout(61.0)
+    assert sent(session) == [ping(3)], "for the round trip"
     assert session.next_timeout() == 70.5
     session.handle_timeout(70.5)
-    assert sent(session) == [ping(3)]
+    assert sent(session) == [ping(4)], "because it has been quiet"
     session.handle_timeout(80.5)
     assert isinstance(session.terminated, DeadlineError)
 
 
 def test_bytes_put_keepalive_off() -> None:
-    """Y17."""
+    """Y17: a busy peer is asked for the round trip, and need not answer."""
     session = new_session(timeouts=TIMES)
-    for now in (10.0, 39.0, 68.0):
+    for number, now in enumerate((10.0, 40.0, 70.0), 2):
         take(session, ping(5), now=now)
-        assert session.next_timeout() == now + 30.0
-        session.handle_timeout(now + 29.0)
         assert sent(session) == [ping(5, ACK)]
+        assert session.next_timeout() == now + 20.0
+        session.handle_timeout(now + 20.0)
+        assert sent(session) == [ping(number)]
+        assert session.next_timeout() == now + 30.0
+    assert session.terminated is None
+
+
+def test_a_way_that_becomes_longer_is_measured_on_a_busy_connection() -> None:
+    session = new_session(timeouts=TIMES)
+    take(session, ping(1, ACK), now=0.25)
+    take(session, ping(9), now=29.0)
+    session.handle_timeout(30.0)
+    take(session, ping(2, ACK), now=33.0)
+    assert session.round_trip == 3.0
 
 
 def test_first_ping_alone_ends_nothing() -> None:

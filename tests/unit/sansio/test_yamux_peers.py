@@ -130,7 +130,7 @@ def test_ids_need_not_come_in_order() -> None:
 
 def test_both_sides_full_do_not_block_each_other() -> None:
     """Y13: receiving never needs room to send; both windows and both send queues are full."""
-    one, other = pair(connection_send_bytes=WINDOW)
+    one, other = pair(connection_send_bytes=WINDOW, yamux_window_max=WINDOW)
     mine = one.open_stream()
     exchange(one, other)
     theirs = other.streams[1]
