@@ -178,19 +178,19 @@ class _PingSession:
             self._stream._muxer.flush()
 
     def _too_slow(self) -> None:
-        """Look at the oldest question: one timer serves them all, and is set again only when it has rung."""
+        """End the questions whose time is over: one timer serves them all, and is set again only when it has rung."""
         self._timer = None
-        if not self._under_way:
-            return
-        due = self._under_way[0].sent_at + self._seconds
-        if due > self._clock.now():
-            self._timer = self._clock.call_at(due, self._too_slow)
-        else:
-            late = self._under_way.popleft().answer
-            if not late.done():
-                late.set_exception(DeadlineError("ping", self._seconds, stage="ping"))
-            # Those behind it have time left, on another stream.
-            self.fail(StreamResetError(by="local", stage="ping"))
+        now = self._clock.now()
+        error = DeadlineError("ping", self._seconds, stage="ping")
+        for ping in self._under_way:
+            if ping.answer.done():
+                continue
+            if ping.sent_at + self._seconds > now:
+                self._timer = self._clock.call_at(ping.sent_at + self._seconds, self._too_slow)
+                return
+            ping.answer.set_exception(error)
+        if self._under_way:
+            self.fail(error)  # nobody waits on this stream any more: the next question deserves another
 
     def fail(self, error: Libp2pError) -> None:
         """End the stream and all questions."""
