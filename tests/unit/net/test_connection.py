@@ -67,6 +67,18 @@ async def test_a_goaway_refuses_new_streams_and_lets_the_open_ones_go_on() -> No
         assert host.connections == [connection]
 
 
+async def test_a_goaway_wakes_those_who_wait_to_open() -> None:
+    async with against_raw(limits=Limits(streams_per_connection=1)) as (_, link, connection):
+        opening = current_loop().create_task(connection.open_stream(ECHO))
+        await current_loop().settle()
+        link.go_away()
+        await current_loop().settle()
+        link.rst(1)
+        with pytest.raises(ConnectionEndedError):
+            await opening
+        assert current_loop().time_ns() == 0
+
+
 @pytest.mark.parametrize("code", [1, 2, 77])
 async def test_a_goaway_with_an_error_code_ends_the_connection_with_it(code: int) -> None:
     async with accepted() as (_, link, stream):

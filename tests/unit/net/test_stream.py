@@ -344,7 +344,7 @@ async def test_a_lazy_stream_learns_of_a_refusal_in_its_first_read() -> None:
         assert connection.refused == {OTHER}
 
 
-@pytest.mark.parametrize("code", [0x1001])
+@pytest.mark.parametrize("code", [0, 0x1001])
 async def test_a_refusal_that_comes_together_with_a_reset_is_a_refusal(code: int) -> None:
     """A responder takes what was written behind the proposal for another proposal, and resets when it is none."""
     async with against_raw() as (_, link, connection):
