@@ -29,7 +29,7 @@ from aiolibp2p.net.stream import Stream
 from aiolibp2p.net.swarm import Swarm
 from aiolibp2p.net.tasks import Tasks
 from aiolibp2p.protocols import identify, perf, ping
-from aiolibp2p.runtime import Runtime
+from aiolibp2p.runtime import Clock, Runtime
 from aiolibp2p.sansio.identify import Identify, reachable_addresses
 from aiolibp2p.sansio.multistream import encode_message
 from aiolibp2p.sansio.yamux import RESOURCE_LIMIT
@@ -107,7 +107,7 @@ class Host:
         runtime = self._runtime = self._runtime or Runtime.system()
         key = self._key = self._key or PrivateKey.generate(runtime.entropy.fork("key"))
         self._entered = asyncio.current_task()
-        self._tasks = Tasks(loop, self._crashed)
+        self._tasks = Tasks(loop, self.crashed)
         self._events = Events(loop, self.limits.events)
         swarm = self._swarm_ = Swarm(
             key=key, runtime=runtime, limits=self.limits, timeouts=self.timeouts, user=self, tasks=self._tasks
@@ -166,8 +166,8 @@ class Host:
             self._events.end()
         return refused
 
-    def _crashed(self, error: BaseException) -> None:
-        """End the host loudly: a task of ours has failed."""
+    def crashed(self, error: BaseException) -> None:
+        """End the host loudly: a task of ours has failed. For services that own tasks on this host."""
         if self._crash is None:
             self._crash = error
             _log.critical("a task of the host has crashed", exc_info=error)
@@ -193,6 +193,12 @@ class Host:
         if self._key is None:
             raise LocalProtocolError("the host has not started: use it inside `async with`")
         return self._key
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that this host lives by."""
+        self._swarm  # noqa: B018  raises before the start
+        return self._clock
 
     @property
     def addresses(self) -> list[Multiaddr]:

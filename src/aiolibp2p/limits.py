@@ -46,6 +46,10 @@ class Timeouts:
     """How often all wants are said again, in case the peer has lost them."""
     bitswap_answer: float = 5.0
     """A peer that says nothing to a want for this long: another is asked."""
+    bitswap_fetch: float = 60.0
+    """A block that is wanted while no peer sends anything for this long: DeadlineError."""
+    bitswap_reopen: float = 1.0
+    """After the stream for our wants was lost, the next one waits this long."""
     backoff: float = 10.0
     """A peer that stalled is not served for this long, doubling with each time, until it takes an answer."""
     backoff_max: float = 300.0
@@ -134,6 +138,10 @@ class Limits:
     """The longest CID that is looked at in a message."""
     bitswap_inline_bytes: int = 1024
     """A block up to this size is sent where only HAVE was asked for."""
+    bitswap_ahead_blocks: int = 256
+    """Blocks wanted ahead of who reads them in order, per reader."""
+    bitswap_ahead_bytes: int = 32 << 20
+    """Fetched blocks that wait for their turn, per reader: no further ones are wanted."""
     bitswap_message_bytes: int = 4 << 20
     """One message: a longer one is refused, and none is sent."""
     bitswap_batch_bytes: int = 256 << 10

@@ -139,6 +139,16 @@ class Stream:
         return self._muxed.id
 
     @property
+    def credit(self) -> int:
+        """The bytes that the peer takes now."""
+        return self._muxed.credit
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can still be written to."""
+        return self._error is None and not self._write_closed and not self._over
+
+    @property
     def idle_timeout(self) -> float:
         """Seconds a read may wait for a byte (`math.inf`: for ever); setting it reaches a read that already waits."""
         return self._idle_timeout

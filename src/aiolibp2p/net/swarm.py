@@ -224,9 +224,14 @@ class Swarm:
         self._closing = True
         for server in self._servers:
             server.close()
-        for task, _, _ in list(self._dials.values()):
-            task.cancel()
         gone = ConnectionEndedError("the host is leaving", by="local")
+        for task, outcome, _ in self._dials.values():
+            task.cancel()
+            # A task that is cancelled before its first step runs nothing, not even its `finally`.
+            if not outcome.done():
+                outcome.set_exception(ConnectionEndedError("the dial was given up", by="local", stage="dial"))
+                outcome.exception()
+        self._dials.clear()
         for link in list(self._links):
             if link.connection is None:
                 link.abort(gone)
