@@ -381,7 +381,11 @@ class Host:
         """Start the handler of an inbound stream, unless a limit forbids it."""
         handler = self._handlers[stream.protocol]
         if stream.protocol in self._callbacks:
-            handler(stream)
+            try:
+                handler(stream)
+            except Exception as error:  # noqa: BLE001  the boundary of a user's callback
+                stream.reset()
+                self.on_handler_failed(stream, error)
             return
         counts, peer = self._swarm.counts, stream.connection._counts
         if counts.handlers >= self.limits.handlers or peer.handlers >= self.limits.handlers_per_peer:
