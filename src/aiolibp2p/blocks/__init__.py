@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiolibp2p.blocks.cid import Cid
+from aiolibp2p.blocks.lmdb import LmdbBlockstore
 from aiolibp2p.blocks.store import BlockSource, Blockstore, MemoryBlockstore
 
-__all__ = ["BlockSource", "Blockstore", "Cid", "MemoryBlockstore"]
+__all__ = ["BlockSource", "Blockstore", "Cid", "LmdbBlockstore", "MemoryBlockstore"]
