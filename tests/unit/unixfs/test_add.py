@@ -11,10 +11,11 @@ import pytest
 
 from aiolibp2p import unixfs
 from aiolibp2p.blocks import Blockstore, Cid
+from aiolibp2p.blocks.lmdb import LmdbBlockstore
 from aiolibp2p.errors import InvalidValueError, StorageError
 from aiolibp2p.unixfs.add import Adder
 from aiolibp2p.unixfs.layout import Block, Layout
-from tests.unit.unixfs.dags import WholeStore
+from tests.unit.unixfs.dags import WholeStore, joined
 
 DATA = bytes(range(256)) * 5
 SMALL = Layout(chunk_bytes=100, max_links=3)
@@ -173,3 +174,12 @@ async def test_a_real_thread_reads_ahead_of_the_store_and_is_cancelled_with_it(t
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.sockets
+async def test_what_was_added_to_lmdb_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    async with LmdbBlockstore(tmp_path / "store") as store:
+        added = await small(store).add(pieces(DATA, 64))
+    async with LmdbBlockstore(tmp_path / "store") as store:
+        assert await joined(unixfs.cat(store, added.cid)) == DATA
+        assert await unixfs.get(store, added.cid, tmp_path / "out") == len(DATA)
