@@ -1,0 +1,170 @@
+"""What we want of one peer, over all sessions: the wants desired against those the peer has been told of.
+
+A message is the difference between the two. A new stream tells everything again with `full`; a want without an answer
+for `Timeouts.bitswap_repair` is told again. So nothing depends on every message having arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.sansio.bitswap.message import PRIORITY_MAX, Entry, Message
+
+P = TypeVar("P", bound=Hashable)
+
+
+class Wantlist(Generic[P]):
+    """What we want of `peer`.
+
+    Args:
+        peer: whatever the shell calls it.
+        limits: `bitswap_wants_per_peer` is what the peer is believed to keep; half of it is used.
+        timeouts: `bitswap_repair`.
+        supports_have: whether the peer speaks Bitswap 1.2.0; to others no want-have is sent.
+        to_write: where the wantlist puts its peer when there is a message to send; shared by all wantlists.
+    """
+
+    def __init__(
+        self, peer: P, limits: Limits, timeouts: Timeouts, *, supports_have: bool, to_write: dict[P, None]
+    ) -> None:
+        self.peer = peer
+        self.supports_have = supports_have
+        self._most = max(1, limits.bitswap_wants_per_peer // 2)
+        self._message_entries = limits.bitswap_wants_per_peer
+        self._repair_after = timeouts.bitswap_repair
+        self._to_write = to_write
+        self._desired: dict[bytes, dict[object, bool]] = {}
+        """For each CID, who wants it and whether HAVE would do."""
+        self._told: dict[bytes, tuple[bool, float]] = {}
+        """Whether it was told as a want-have, and when, oldest first."""
+        self._changed: dict[bytes, None] = {}
+        self._sending: Message | None = None
+        self._full = True
+        self._priority = PRIORITY_MAX
+
+    def __len__(self) -> int:
+        return len(self._desired)
+
+    def __contains__(self, cid: object) -> bool:
+        return cid in self._desired
+
+    @property
+    def room(self) -> int:
+        """How many more CIDs may be wanted of the peer, so that it drops none silently."""
+        return self._most - max(len(self._desired), len(self._told))
+
+    def want(self, owner: object, cid: bytes, *, have: bool = False) -> None:
+        """Want a CID for `owner`: its block, or, with `have`, to know whether the peer has it."""
+        owners = self._desired.get(cid)
+        if owners is None:
+            owners = self._desired[cid] = {}
+        owners[owner] = have
+        self._change(cid)
+
+    def unwant(self, owner: object, cid: bytes) -> None:
+        """Want a CID no longer for `owner`; the peer is told when nobody else wants it."""
+        owners = self._desired.get(cid)
+        if owners is not None and owners.pop(owner, None) is not None and not owners:
+            del self._desired[cid]
+            self._change(cid)
+
+    def received_block(self, cid: bytes) -> None:
+        """Take note that the peer has sent the block, and so forgotten the want."""
+        self._told.pop(cid, None)
+
+    def received_have(self, cid: bytes) -> None:
+        """Take note that the peer has said HAVE, and so forgotten a want-have."""
+        told = self._told.get(cid)
+        if told is not None and told[0]:
+            del self._told[cid]
+            if cid in self._desired:
+                self._change(cid)
+
+    def message_to_send(self) -> Message | None:
+        """Return what to tell the peer now; None where that is nothing, or where a message is still being written.
+
+        `message_sent` follows when the stream has accepted it, or `stream_ended`.
+        """
+        if self._sending is not None:
+            return None
+        self._to_write.pop(self.peer, None)
+        if self._full:
+            if not self._desired and not self._told:
+                self._changed.clear()
+                return None
+            self._priority = PRIORITY_MAX
+            message = Message([self._entry(cid) for cid in self._desired], full=True)
+        else:
+            message = self._difference()
+            if not message.entries:
+                return None
+        self._sending = message
+        self._changed.clear()
+        return message
+
+    def message_sent(self, now: float) -> None:
+        """Take note that a stream has accepted the message."""
+        message = self._sending
+        assert message is not None  # the shell says so once for each message
+        self._sending = None
+        if message.full:
+            self._told.clear()
+            self._full = False
+        for entry in message.entries:
+            self._told.pop(entry.cid, None)
+            if not entry.cancel:
+                self._told[entry.cid] = entry.want_have, now
+                if entry.cid not in self._desired:
+                    self._change(entry.cid)
+        if self._changed:
+            self._to_write[self.peer] = None
+
+    def stream_ended(self) -> None:
+        """Take note that our stream is gone: what it carried may not have arrived, so a new one tells everything."""
+        if self._sending is not None:
+            # Whether the peer has it is not known: it may hold wants to be taken back.
+            for entry in self._sending.entries:
+                self._told.setdefault(entry.cid, (entry.want_have, 0.0))
+            self._sending = None
+        self._full = True
+        if self._desired or self._told:
+            self._to_write[self.peer] = None
+
+    def repair(self, now: float) -> None:
+        """Tell again what has had no answer for too long."""
+        for cid, (_, told_at) in list(self._told.items()):
+            if told_at + self._repair_after > now:
+                break
+            if cid in self._desired:
+                del self._told[cid]
+                self._change(cid)
+
+    def _change(self, cid: bytes) -> None:
+        self._changed[cid] = None
+        self._to_write[self.peer] = None
+
+    def _difference(self) -> Message:
+        """Return cancels first, so that the peer never holds more than both together allow, then wants."""
+        message = Message()
+        wants = []
+        for cid in self._changed:
+            told = self._told.get(cid)
+            if cid not in self._desired:
+                if told is not None:
+                    message.entries.append(Entry(cid, 0, True))
+            else:
+                have = self._want_have(cid)
+                if told is None or (told[0] and not have):
+                    wants.append(self._entry(cid))
+        message.entries += wants
+        return message
+
+    def _entry(self, cid: bytes) -> Entry:
+        # Highest first: a server that orders by priority answers in the order in which we asked.
+        self._priority -= 1
+        return Entry(cid, self._priority, False, self._want_have(cid), True)
+
+    def _want_have(self, cid: bytes) -> bool:
+        return all(self._desired[cid].values())

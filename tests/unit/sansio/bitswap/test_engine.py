@@ -1,0 +1,360 @@
+"""Serving many peers: turns, peers that take nothing, and what is held for whom."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.sansio.bitswap.engine import Engine
+from aiolibp2p.sansio.bitswap.message import Entry, Message, Presence
+from aiolibp2p.sansio.bitswap.wants import Batch
+from tests.unit.sansio.bitswap.wire import cid, multihash, wants
+
+TIMEOUTS = Timeouts()
+KIB = 1 << 10
+SIZE = 256 * KIB
+RATE = Limits().bitswap_bytes_per_second
+
+
+class Serving:
+    """An engine over a store in which every block is there and has `size` bytes."""
+
+    def __init__(self, size: int = SIZE, **limits: int) -> None:
+        self.size = size
+        self.now = 0.0
+        self.engine: Engine[str] = Engine(Limits(**limits), TIMEOUTS)
+
+    def receive(self, peer: str, message: Message) -> None:
+        asked = self.engine.receive(peer, message, self.now)
+        self.engine.looked_up(peer, dict.fromkeys(asked, self.size), self.now)
+
+    def next(self) -> tuple[str, Batch] | None:
+        return self.engine.next_batch(self.now)
+
+    def batch(self, peer: str) -> Batch:
+        """Return the next batch, which is for `peer`."""
+        found = self.next()
+        assert found is not None
+        assert found[0] == peer
+        return found[1]
+
+    def write(self, peer: str, batch: Batch) -> Message:
+        message = self.engine.answer(batch, {mh: bytes(self.size) for mh in batch.blocks})
+        self.engine.accepted(peer, batch.n_bytes)
+        self.engine.written(batch, self.now)
+        return message
+
+    def serve(self, most: int = 1000) -> list[str]:
+        """Write batches until nobody is eligible; return for whom."""
+        order: list[str] = []
+        while len(order) < most and (found := self.next()):
+            self.write(*found)
+            order.append(found[0])
+        return order
+
+    def block(self, peer: str, accepted: int = 0) -> list[str]:
+        if accepted:
+            self.engine.accepted(peer, accepted)
+        return self.engine.blocked(peer, self.now)
+
+
+def test_peers_get_their_batches_in_turn() -> None:
+    serving = Serving(size=200 * KIB)
+    serving.receive("a", wants(*range(4)))
+    serving.receive("b", wants(*range(2)))
+    assert serving.serve() == ["a", "b", "a", "a", "b", "a"]
+    assert serving.engine.loaded_bytes == 0
+
+
+@pytest.mark.slow
+def test_a_newcomer_with_one_want_is_answered_within_one_round_of_fifty_peers_with_a_thousand() -> None:
+    serving = Serving(size=16 * KIB)
+    for n in range(50):
+        serving.receive(f"peer {n}", wants(*range(1000)))
+    serving.serve(500)
+    serving.receive("newcomer", wants(1))
+    order = serving.serve(51 * 2)
+    assert order.index("newcomer") <= 50 * 2
+    served_before = {peer: order[: order.index("newcomer")].count(peer) for peer in order}
+    assert max(served_before.values()) <= 2
+
+
+def test_a_peer_that_wants_nothing_is_not_known() -> None:
+    serving = Serving()
+    serving.receive("a", Message(full=True))
+    assert serving.engine.ledger("a") is None
+    serving.receive("a", wants(1))
+    assert serving.engine.ledger("a") is not None
+
+
+def test_before_a_stream_has_accepted_a_batch_one_is_loaded_and_then_two() -> None:
+    serving = Serving()
+    serving.receive("a", wants(*range(9)))
+    first = serving.batch("a")
+    assert serving.next() is None
+    serving.write("a", first)
+    serving.batch("a")
+    serving.batch("a")
+    assert serving.next() is None
+
+
+def test_a_blocked_peer_is_in_no_structure_until_it_is_writable() -> None:
+    serving = Serving()
+    serving.receive("a", wants(*range(9)))
+    serving.write("a", serving.batch("a"))
+    batch = serving.batch("a")
+    assert serving.block("a") == []
+    assert serving.engine.eligible == 0
+    serving.receive("a", wants(*range(20, 30)))
+    assert serving.next() is None
+    assert serving.block("a") == []
+    serving.engine.writable("a", 1.0)
+    serving.engine.writable("a", 1.0)
+    serving.write("a", batch)
+    assert serving.next() is not None
+
+
+def test_bytes_of_a_blocked_peer_leave_the_pool_that_the_others_share() -> None:
+    serving = Serving(bitswap_loaded_bytes=SIZE)
+    serving.receive("mute", wants(1))
+    serving.receive("honest", wants(2))
+    mute = serving.batch("mute")
+    assert serving.next() is None
+    serving.block("mute")
+    assert (serving.engine.loaded_bytes, serving.engine.stalled_bytes) == (0, mute.n_bytes)
+    honest = serving.batch("honest")
+    serving.engine.writable("mute", 0.0)
+    assert (serving.engine.loaded_bytes, serving.engine.stalled_bytes) == (mute.n_bytes + honest.n_bytes, 0)
+    serving.write("mute", mute)
+    serving.write("honest", honest)
+    assert serving.engine.loaded_bytes == 0
+
+
+def test_too_many_stalled_bytes_give_up_the_peer_that_stalled_longest() -> None:
+    serving = Serving(bitswap_stalled_bytes=2 * SIZE + 100)
+    for peer in "abc":
+        serving.receive(peer, wants(1))
+        serving.batch(peer)
+    assert serving.block("b") == []
+    assert serving.block("a") == []
+    assert serving.block("c") == ["b"]
+    assert serving.engine.spent.squeezed == 1
+    ledger = serving.engine.ledger("b")
+    assert ledger is not None
+    assert ledger.ready == 1
+    assert serving.next() is None
+    serving.now = TIMEOUTS.backoff
+    assert serving.engine.handle_timeout(serving.now) == ["a", "c"]
+    serving.batch("b")
+
+
+def test_a_peer_that_takes_nothing_is_given_up_after_ten_seconds_and_the_time_its_bytes_need() -> None:
+    serving = Serving()
+    serving.receive("mute", wants(1))
+    serving.batch("mute")
+    serving.block("mute", accepted=250 * KIB)
+    due = TIMEOUTS.bitswap_stall + 250 * KIB / RATE
+    assert serving.engine.next_timeout() == due
+    assert serving.engine.handle_timeout(due - 0.001) == []
+    assert serving.engine.handle_timeout(due) == ["mute"]
+    assert serving.engine.spent.stalls == 1
+    assert serving.engine.stalled_bytes == 0
+
+
+def test_reading_a_byte_now_and_then_gains_no_time() -> None:
+    serving = Serving()
+    serving.receive("slow", wants(1))
+    serving.batch("slow")
+    serving.block("slow", accepted=250 * KIB)
+    given_up = None
+    for _ in range(20):
+        serving.now += 9.0
+        if serving.engine.handle_timeout(serving.now):
+            given_up = serving.now
+            break
+        serving.engine.writable("slow", serving.now)
+        serving.block("slow", accepted=1)
+    assert given_up is not None
+    assert given_up <= TIMEOUTS.bitswap_stall + 250 * KIB / RATE + 9.0
+
+
+def test_a_peer_of_128_kbit_per_second_is_served_for_ever() -> None:
+    serving = Serving()
+    serving.receive("slow", wants(*range(1000)))
+    serving.batch("slow")
+    serving.block("slow", accepted=256 * KIB)
+    for _ in range(1000):
+        serving.now += 128 * KIB / 16_000
+        assert serving.engine.handle_timeout(serving.now) == []
+        serving.engine.writable("slow", serving.now)
+        serving.block("slow", accepted=128 * KIB)
+
+
+def test_time_in_which_a_peer_was_not_blocked_is_not_its_fault() -> None:
+    serving = Serving()
+    serving.receive("a", wants(1))
+    serving.batch("a")
+    serving.block("a", accepted=1000)
+    serving.now = 1.0
+    serving.engine.writable("a", serving.now)
+    serving.now = 1000.0
+    assert serving.engine.handle_timeout(serving.now) == []
+    serving.block("a")
+    assert serving.engine.handle_timeout(serving.now + 1) == []
+
+
+def test_back_offs_double_to_their_maximum_and_end_with_a_delivery() -> None:
+    serving = Serving()
+    waits = []
+    for _ in range(7):
+        serving.receive("mute", wants(1))
+        while (found := serving.next()) is None:
+            serving.now = serving.engine.next_timeout()
+            serving.engine.handle_timeout(serving.now)
+        assert found[0] == "mute"
+        serving.block("mute")
+        serving.now = serving.engine.next_timeout()
+        assert serving.engine.handle_timeout(serving.now) == ["mute"]
+        serving.receive("mute", wants(1))
+        waits.append(serving.engine.next_timeout() - serving.now)
+    assert waits == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
+    serving.now += 300.0
+    serving.engine.handle_timeout(serving.now)
+    serving.receive("mute", wants(5))
+    serving.write("mute", serving.batch("mute"))
+    serving.engine.credited("mute", 1, serving.now)
+    serving.receive("mute", wants(6, full=True))
+    serving.batch("mute")
+    serving.block("mute")
+    while not serving.engine.handle_timeout(serving.now):
+        serving.now = serving.engine.next_timeout()
+    serving.receive("mute", wants(6))
+    assert serving.engine.next_timeout() - serving.now == TIMEOUTS.backoff
+
+
+def test_a_back_off_outlives_the_connection() -> None:
+    serving = Serving()
+    serving.receive("mute", wants(1))
+    serving.batch("mute")
+    serving.block("mute")
+    serving.now = serving.engine.next_timeout()
+    serving.engine.handle_timeout(serving.now)
+    serving.engine.disconnected("mute")
+    serving.receive("mute", wants(1))
+    assert serving.next() is None
+    assert serving.engine.next_timeout() == serving.now + TIMEOUTS.backoff
+
+
+def test_no_more_back_offs_are_remembered_than_there_may_be_connections() -> None:
+    serving = Serving(connections=3, bitswap_stalled_bytes=0)
+    for n in range(10):
+        serving.receive(f"mute {n}", wants(1))
+        serving.batch(f"mute {n}")
+        assert serving.block(f"mute {n}") == [f"mute {n}"]
+        serving.engine.disconnected(f"mute {n}")
+    assert len(serving.engine._backoffs) == 3
+
+
+def test_after_a_stall_less_is_read_until_credit_returns() -> None:
+    serving = Serving(size=50 * KIB)
+    serving.receive("mute", wants(*range(20)))
+    serving.batch("mute")
+    serving.block("mute")
+    serving.now = serving.engine.next_timeout()
+    serving.engine.handle_timeout(serving.now)
+    serving.now += TIMEOUTS.backoff
+    serving.engine.handle_timeout(serving.now)
+    assert serving.batch("mute").n_bytes <= 160 * KIB
+    assert serving.next() is None
+
+
+def test_a_reset_stream_gives_answers_back_once_on_a_new_one_at_once() -> None:
+    serving = Serving()
+    serving.receive("a", wants(1))
+    old = serving.batch("a")
+    serving.engine.stream_reset("a", serving.now)
+    assert not serving.engine.current(old)
+    assert not serving.engine.answer(old, {})
+    serving.engine.written(old, serving.now)
+    new = serving.batch("a")
+    assert serving.engine.loaded_bytes == new.n_bytes
+    serving.write("a", new)
+    serving.engine.stream_reset("a", serving.now)
+    assert serving.next() is None
+    assert serving.engine.spent.resets == 2
+
+
+def test_a_disconnected_peer_leaves_nothing_behind() -> None:
+    serving = Serving()
+    for peer in "ab":
+        serving.receive(peer, wants(*range(9)))
+    a, b = serving.batch("a"), serving.batch("b")
+    serving.block("a")
+    asked = serving.engine.receive("a", wants(50), 0.0)
+    for peer in "ab":
+        serving.engine.disconnected(peer)
+    serving.engine.looked_up("a", dict.fromkeys(asked, 1), 0.0)
+    serving.engine.look_up_failed("a", asked)
+    for batch in (a, b):
+        assert not serving.engine.answer(batch, {})
+        serving.engine.written(batch, 0.0)
+    serving.engine.accepted("a", 1)
+    serving.engine.writable("a", 0.0)
+    serving.engine.credited("a", 5, 0.0)
+    serving.engine.stream_reset("a", 0.0)
+    assert serving.block("a") == []
+    engine = serving.engine
+    assert engine.loaded_bytes == engine.stalled_bytes == engine.eligible == 0
+    assert engine.next_timeout() == math.inf
+    assert not engine._peers
+    assert not engine._owners
+    assert not engine._waiting
+    assert not engine._stalled
+
+
+def test_a_new_block_is_sent_to_every_peer_that_waits_for_it() -> None:
+    engine: Engine[str] = Engine(Limits(), TIMEOUTS)
+    for peer in "abc":
+        asked = engine.receive(peer, wants(1 if peer != "c" else 2), 0.0)
+        engine.looked_up(peer, dict.fromkeys(asked), 0.0)
+        found = engine.next_batch(0.0)
+        assert found is not None
+        assert engine.answer(found[1], {}).presences == [Presence(cid(2 if peer == "c" else 1), False)]
+        engine.written(found[1], 0.0)
+    engine.arrived(multihash(1), 5, 1.0)
+    served = set()
+    while found := engine.next_batch(1.0):
+        served.add(found[0])
+        engine.answer(found[1], {multihash(1): b"block"})
+        engine.written(found[1], 1.0)
+    assert served == {"a", "b"}
+    engine.arrived(multihash(9), 5, 1.0)
+
+
+def test_a_message_that_became_empty_is_written_as_it_is() -> None:
+    serving = Serving()
+    serving.receive("a", wants(1))
+    batch = serving.batch("a")
+    serving.receive("a", wants(Entry(cid(1), cancel=True)))
+    assert not serving.engine.answer(batch, {multihash(1): b"x"})
+    serving.engine.written(batch, 0.0)
+    assert serving.engine.loaded_bytes == 0
+
+
+def test_answers_confirmed_by_time_end_no_back_off() -> None:
+    serving = Serving()
+    serving.receive("a", wants(1))
+    serving.batch("a")
+    serving.block("a")
+    serving.now = serving.engine.next_timeout()
+    serving.engine.handle_timeout(serving.now)
+    serving.now += TIMEOUTS.backoff
+    serving.engine.handle_timeout(serving.now)
+    serving.write("a", serving.batch("a"))
+    serving.now += TIMEOUTS.bitswap_stall
+    assert serving.engine.next_timeout() == serving.now
+    serving.engine.handle_timeout(serving.now)
+    assert "a" in serving.engine._backoffs
+    assert serving.engine.next_timeout() == math.inf
