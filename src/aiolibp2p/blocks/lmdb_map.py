@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -132,19 +133,23 @@ class LmdbMap:
             env = self._environment()
             try:
                 with env.begin(write=True) as transaction:
-                    for key, value in changes:
-                        if value is None:
-                            transaction.delete(key)
-                        else:
-                            transaction.put(key, value, overwrite=False)
+                    self._apply(transaction, changes)
                 return
             except lmdb.MapFullError:
                 self._grow(sum(len(value or b"") for _, value in changes))
             except lmdb.Error as error:
                 self._recover()
-                raise self._failed(error, "write") from error
+                raise self._not_written(error, changes) from error
 
-    # What follows is the only code that holds a value of the map.
+    @staticmethod
+    def _apply(transaction: lmdb.Transaction[bytes], changes: Sequence[Change]) -> None:
+        for key, value in changes:
+            if value is None:
+                transaction.delete(key)
+            else:
+                transaction.put(key, value, overwrite=False)
+
+    # The next two are the only code that holds a value of the map.
 
     @staticmethod
     def _value(transaction: lmdb.Transaction[bytes], key: bytes) -> bytes | None:
@@ -273,6 +278,15 @@ class LmdbMap:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+
+    def _not_written(self, error: lmdb.Error, changes: Sequence[Change]) -> StorageError:
+        """Return our error for a commit that failed, and tell a full disk from a broken one."""
+        failed = self._failed(error, "write")
+        # A write that the disk had room for a part of comes out of LMDB as EIO.
+        wanted_bytes = sum(len(value or b"") for _, value in changes)
+        if failed.errno == errno.EIO and shutil.disk_usage(self.path).free < wanted_bytes:
+            return StorageError(failed.path, os.strerror(errno.ENOSPC).lower(), errno=errno.ENOSPC, stage=failed.stage)
+        return failed
 
     def _failed(self, error: lmdb.Error, stage: str) -> StorageError:
         """Return our error for one of LMDB, whose codes above zero are the system's."""
