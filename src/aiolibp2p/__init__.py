@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiolibp2p import errors
+from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.host import Host
 from aiolibp2p.identity.keys import PrivateKey, PublicKey
 from aiolibp2p.identity.multiaddr import Multiaddr
@@ -16,6 +17,7 @@ from aiolibp2p.version import VERSION
 __version__ = VERSION
 
 __all__ = [
+    "Cid",
     "Connection",
     "Host",
     "Limits",

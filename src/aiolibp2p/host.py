@@ -83,6 +83,7 @@ class Host:
         self.limits = limits if limits is not None else Limits()
         self._handlers: dict[str, Handler | Callable[[Stream], None]] = {}
         self._callbacks: set[str] = set()
+        self._watchers: list[Callable[[PeerId], None]] = []
         self._known: dict[PeerId, tuple[Multiaddr, ...]] = {}
         self._entered: asyncio.Task[object] | None = None
         self._crash: BaseException | None = None
@@ -432,7 +433,18 @@ class Host:
         """Forget a connection."""
         self._identifier.forget(connection)
         self._pinger.forget(connection)
+        if not self._swarm.connections_to(connection.peer_id):
+            for gone in tuple(self._watchers):
+                gone(connection.peer_id)
         self._events.put(ConnectionClosed(connection, error))
+
+    def watch(self, gone: Callable[[PeerId], None]) -> Callable[[], None]:
+        """Call back with each peer whose last connection has ended; return what stops that.
+
+        For services that keep something for each peer. The callback must not wait or raise.
+        """
+        self._watchers.append(gone)
+        return lambda: self._watchers.remove(gone)
 
     def on_refused(self, error: LimitError, address: Multiaddr) -> None:
         """Report a connection that a limit refused."""

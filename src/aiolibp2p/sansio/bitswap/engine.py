@@ -144,6 +144,11 @@ class Engine(Generic[P]):
         self._settle(record, now)
         return found
 
+    def unknown(self, peer: P) -> list[bytes]:
+        """Return what is still to be looked up for `peer`; unlike a list of what `receive` returned, it is bounded."""
+        record = self._peers.get(peer)
+        return [] if record is None else record.ledger.unknown()
+
     def looked_up(self, peer: P, sizes: Mapping[bytes, int | None], now: float) -> None:
         """Take the sizes that `receive` asked for; None for a block that is missing, or denied to this peer."""
         record = self._peers.get(peer)

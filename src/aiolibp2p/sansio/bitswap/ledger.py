@@ -191,6 +191,10 @@ class Ledger:
 
     # -- what the store says -----------------------------------------------------------------------------------------
 
+    def unknown(self) -> list[bytes]:
+        """Return the multihashes that the store has not answered yet, each once: what is still to be looked up."""
+        return list(dict.fromkeys(want.multihash for want in self._wants.values() if want.state == ASKED))
+
     def looked_up(self, sizes: Mapping[bytes, int | None]) -> None:
         """Take the sizes of blocks that `receive` asked for, by multihash; None where there is none for this peer."""
         for multihash, size in sizes.items():

@@ -159,6 +159,7 @@ class Session(Generic[P]):
         record = self._peers.get(peer)
         if record is not None:
             record.heard_at = now
+            self.progress_at = now
 
     def received_block(self, peer: P, cid: bytes, n_bytes: int, now: float) -> bool:
         """Take note of a verified block; return whether it was wanted. It is no longer, and others are told."""

@@ -1,0 +1,214 @@
+"""Bitswap on a host: reads every stream of the protocol, and hands wants to the server and blocks to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from aiolibp2p.bitswap.client import Client, Session
+from aiolibp2p.bitswap.server import Server
+from aiolibp2p.bitswap.wire import GARBAGE_COLLECTED, MessageReader, no_way_to, protocol_of
+from aiolibp2p.blocks.cid import Cid
+from aiolibp2p.blocks.store import Blockstore
+from aiolibp2p.errors import Libp2pError, LocalProtocolError
+from aiolibp2p.host import Host, Target
+from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.net.stream import Stream
+from aiolibp2p.net.tasks import Tasks
+from aiolibp2p.sansio.bitswap.message import PROTOCOLS, Message, supports_have
+
+
+class Bitswap:
+    """Serves the blocks of a store to peers, and fetches blocks from peers: `async with Bitswap(host, store)`.
+
+    Args:
+        host: one that was entered; it must be left after this.
+        store: where blocks come from, and where fetched ones are kept.
+        serve: whether wants of peers are answered.
+    """
+
+    def __init__(self, host: Host, store: Blockstore, *, serve: bool = True) -> None:
+        self._host = host
+        self._store = store
+        self._serve = serve
+        self._unfinished: dict[PeerId, int] = {}
+        self._client_: Client | None = None
+        self._server_: Server | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin.
+
+        Raises:
+            LocalProtocolError: it was entered before, or the host serves Bitswap already.
+        """
+        if self._client_ is not None:
+            raise LocalProtocolError("it can be entered once")
+        host = self._host
+        self._tasks = Tasks(asyncio.get_running_loop(), host.crashed)
+        clock, limits, timeouts = host.clock, host.limits, host.timeouts
+        self._client_ = Client(
+            self._store,
+            clock,
+            limits=limits,
+            timeouts=timeouts,
+            opened=self._open,
+            protocol=self._protocol,
+            kept=self._kept,
+        )
+        self._server_ = Server(
+            self._store,
+            self._tasks,
+            clock,
+            limits=limits,
+            timeouts=timeouts,
+            opened=self._open,
+            protocol=self._protocol,
+        )
+        for protocol in PROTOCOLS:
+            host.serve(protocol, self._read)
+        self._unwatch = host.watch(self._gone)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for protocol in PROTOCOLS:
+            self._host.unhandle(protocol)
+        self._unwatch()
+        self.client.close()
+        self.server.close()
+        # Whoever wrote on these streams is told that nobody reads them any more.
+        for connection in self._host.connections:
+            for stream in connection.streams:
+                if stream.protocol in PROTOCOLS:
+                    stream.on_readable(None)
+                    stream.reset(GARBAGE_COLLECTED)
+        await self._tasks.close(self._host.timeouts.storage)
+
+    @property
+    def client(self) -> Client:
+        """The fetching half."""
+        if self._client_ is None:
+            raise LocalProtocolError("use it inside `async with`")
+        return self._client_
+
+    @property
+    def server(self) -> Server:
+        """The serving half."""
+        if self._server_ is None:
+            raise LocalProtocolError("use it inside `async with`")
+        return self._server_
+
+    # -- fetching ----------------------------------------------------------------------------------------------------
+
+    async def get(self, cid: Cid, peers: Sequence[Target] = ()) -> bytes:
+        """Return a block, from the store or from peers, verified.
+
+        Args:
+            peers: whom to ask; none means all that are connected.
+
+        Raises: as `session` and `Session.get`.
+        Cancellation: it is wanted no longer.
+        """
+        async with self.session(peers) as session:
+            return await session.get(cid)
+
+    async def fetch(self, cids: Sequence[Cid]) -> AsyncIterator[bytes]:
+        """Yield blocks in the order of `cids`, from the store or from all peers that are connected.
+
+        Raises: as `Session.fetch`.
+        Cancellation: what was wanted ahead is wanted no longer.
+        """
+        async with self.session() as session:
+            async for data in session.fetch(cids):
+                yield data
+
+    @asynccontextmanager
+    async def session(self, peers: Sequence[Target] = ()) -> AsyncIterator[Session]:
+        """Open a session with these peers, connecting first if need be; with none, with all that are connected.
+
+        Raises:
+            DialError: none of the peers could be reached.
+        Cancellation: the session is closed.
+        """
+        asked, failure = await self._reach(peers)
+        if peers and not asked and failure is not None:
+            raise failure
+        async with Session(self.client, asked) as session:
+            yield session
+
+    def arrived(self, cid: Cid, n_bytes: int) -> None:
+        """Say that a block was put into the store: peers that wait for it are answered."""
+        self.server.arrived(cid.multihash, n_bytes)
+
+    async def _reach(self, peers: Sequence[Target]) -> tuple[list[PeerId], Libp2pError | None]:
+        """Return which peers can be asked, and why the last of the others cannot."""
+        failure: Libp2pError | None = None
+        connections = [] if peers else list(self._host.connections)
+        for target in peers:
+            try:
+                connections.append(await self._host.connect(target))
+            except Libp2pError as error:
+                failure = error
+        asked: dict[PeerId, None] = {}
+        for connection in connections:
+            try:
+                # What it speaks decides how it is asked; a peer that does not say is asked in the newest way.
+                said = await self._host.identify(connection.peer_id)
+                if not peers and not any(protocol in said.protocols for protocol in PROTOCOLS):
+                    continue
+            except Libp2pError as error:
+                failure = error
+                if connection.ended is not None:
+                    continue
+            self.client.connected(connection.peer_id, supports_have=supports_have(protocol_of(connection)))
+            asked[connection.peer_id] = None
+        return list(asked), failure
+
+    def _kept(self, blocks: Sequence[tuple[Cid, bytes]]) -> None:
+        for cid, data in blocks:
+            self.arrived(cid, len(data))
+
+    # -- streams -----------------------------------------------------------------------------------------------------
+
+    def _protocol(self, peer_id: PeerId) -> str:
+        connection = self._host.connection_to(peer_id)
+        return PROTOCOLS[0] if connection is None else protocol_of(connection)
+
+    def _open(self, peer_id: PeerId) -> Stream:
+        connection = self._host.connection_to(peer_id)
+        if connection is None:
+            raise no_way_to(peer_id)
+        stream = connection.open_now(protocol_of(connection))
+        # Peers may answer on the stream on which they were asked.
+        self._read(stream)
+        return stream
+
+    def _read(self, stream: Stream) -> None:
+        MessageReader(
+            stream,
+            self._host.limits,
+            received=self._receive,
+            progress=self.client.progress,
+            ended=lambda: self._stream_ended(stream),
+            unfinished=self._unfinished,
+        )
+
+    def _receive(self, stream: Stream, message: Message) -> None:
+        peer_id = stream.peer_id
+        if self._serve:
+            self.server.receive(peer_id, message)
+        if message.payloads or message.presences:
+            self.client.receive(peer_id, message)
+
+    def _gone(self, peer_id: PeerId) -> None:
+        self.server.disconnected(peer_id)
+        self.client.disconnected(peer_id)
+
+    def _stream_ended(self, stream: Stream) -> None:
+        peer_id = stream.peer_id
+        self.server.stream_ended(peer_id, stream)
+        self.client.stream_ended(peer_id, stream)

@@ -1,0 +1,212 @@
+"""The serving half of Bitswap: answers what peers want, and is held up by none of them.
+
+What is decided is decided in `sansio.bitswap.engine`. Every step here is a plain function, or a short task that waits
+for storage and never for a peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from aiolibp2p.bitswap.wire import MessageWriter
+from aiolibp2p.blocks.cid import Cid
+from aiolibp2p.blocks.store import Blockstore
+from aiolibp2p.errors import Libp2pError
+from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.net.stream import Stream
+from aiolibp2p.net.tasks import Tasks
+from aiolibp2p.runtime import Clock
+from aiolibp2p.sansio.bitswap.engine import Engine
+from aiolibp2p.sansio.bitswap.message import Message, encode
+from aiolibp2p.sansio.bitswap.wants import Batch
+
+T = TypeVar("T")
+
+
+class Server:
+    """Answers wants from a store.
+
+    Args:
+        opened: opens a stream to a peer, or raises a Libp2pError.
+        protocol: returns the Bitswap that answers to a peer are written in.
+    """
+
+    def __init__(
+        self,
+        store: Blockstore,
+        tasks: Tasks,
+        clock: Clock,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        opened: Callable[[PeerId], Stream],
+        protocol: Callable[[PeerId], str],
+    ) -> None:
+        self.engine: Engine[PeerId] = Engine(limits, timeouts)
+        self.storage_failures = 0
+        """Look-ups and loads that storage did not answer."""
+        self._store = store
+        self._tasks = tasks
+        self._clock = clock
+        self._limits = limits
+        self._opened = opened
+        self._protocol = protocol
+        self._writers: dict[PeerId, MessageWriter[Batch]] = {}
+        self._to_look_up: dict[PeerId, dict[bytes, None]] = {}
+        self._looking: set[PeerId] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._pumping = False
+        self._closed = False
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def receive(self, peer_id: PeerId, message: Message) -> None:
+        """Take what a peer wants."""
+        if self._closed or not (message.entries or message.full):
+            return
+        multihashes = self.engine.receive(peer_id, message, self._clock.now())
+        if multihashes:
+            self._to_look_up.setdefault(peer_id, {}).update(dict.fromkeys(multihashes))
+            if peer_id not in self._looking:
+                self._looking.add(peer_id)
+                _ = self._tasks.start(self._look_up(peer_id), "bitswap look-up")
+        self._pump()
+
+    def arrived(self, multihash: bytes, size: int) -> None:
+        """Answer those who wait for a block that is there now."""
+        self.engine.arrived(multihash, size, self._clock.now())
+        self._pump()
+
+    def disconnected(self, peer_id: PeerId) -> None:
+        """Drop everything about a peer to which no connection is left."""
+        writer = self._writers.pop(peer_id, None)
+        if writer is not None:
+            writer.reset()
+        self._to_look_up.pop(peer_id, None)
+        self.engine.disconnected(peer_id)
+        self._pump()
+
+    def stream_ended(self, peer_id: PeerId, stream: Stream) -> None:
+        """Take note of the end of a stream that may be the one for answers."""
+        writer = self._writers.get(peer_id)
+        if writer is not None:
+            writer.stream_ended(stream)
+
+    def close(self) -> None:
+        """Serve nothing any more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for writer in self._writers.values():
+            writer.reset()
+        self._writers.clear()
+
+    # -- storage -----------------------------------------------------------------------------------------------------
+
+    async def _look_up(self, peer_id: PeerId) -> None:
+        while wanted := self._to_look_up.pop(peer_id, None):
+            found = await self._each(list(wanted), self._store.sizes)
+            self.engine.looked_up(peer_id, found, self._clock.now())
+            self.engine.look_up_failed(peer_id, [multihash for multihash in wanted if multihash not in found])
+            self._pump()
+        self._looking.discard(peer_id)
+
+    async def _each(self, multihashes: list[bytes], call: Callable[[list[Cid]], Awaitable[list[T]]]) -> dict[bytes, T]:
+        """Ask the store about all at once, or, where that fails, about each; return what it answered."""
+        try:
+            return dict(zip(multihashes, await call([Cid.from_multihash(one) for one in multihashes]), strict=True))
+        except (Libp2pError, OSError):
+            if len(multihashes) == 1:
+                self.storage_failures += 1
+                return {}
+        found: dict[bytes, T] = {}
+        for multihash in multihashes:
+            found.update(await self._each([multihash], call))
+        return found
+
+    async def _load(self, peer_id: PeerId, batch: Batch) -> None:
+        self._answer(peer_id, batch, await self._each(batch.blocks, self._store.get_many))
+        self._pump()
+
+    # -- answers -----------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Load for whoever is next, while there is room."""
+        if self._pumping or self._closed:
+            return
+        self._pumping = True
+        try:
+            while (following := self.engine.next_batch(self._clock.now())) is not None:
+                peer_id, batch = following
+                if batch.blocks:
+                    _ = self._tasks.start(self._load(peer_id, batch), "bitswap load")
+                else:
+                    self._answer(peer_id, batch, {})
+        finally:
+            self._pumping = False
+        self._arm()
+
+    def _answer(self, peer_id: PeerId, batch: Batch, blocks: dict[bytes, bytes | None]) -> None:
+        if self._closed or not self.engine.current(batch):
+            return
+        message = self.engine.answer(batch, blocks)
+        writer = self._writers.get(peer_id)
+        if writer is None:
+            writer = self._writers[peer_id] = MessageWriter(peer_id, self, self._opened)
+        if message:
+            writer.send(batch, encode(message, self._limits.bitswap_message_bytes, self._protocol(peer_id)))
+        else:
+            self.engine.written(batch, self._clock.now(), writer.position)
+
+    # -- what writers tell -------------------------------------------------------------------------------------------
+
+    def accepted(self, peer_id: PeerId, n_bytes: int) -> None:
+        """Count bytes that a peer's stream has accepted."""
+        self.engine.accepted(peer_id, n_bytes)
+
+    def blocked(self, peer_id: PeerId) -> None:
+        """Leave a peer aside whose stream accepts nothing now."""
+        self._give_up(self.engine.blocked(peer_id, self._clock.now()))
+        self._pump()
+
+    def writable(self, peer_id: PeerId, *, credited: bool) -> None:
+        """Serve a peer again."""
+        if credited:
+            self.engine.credited(peer_id, 0, self._clock.now())
+        self.engine.writable(peer_id, self._clock.now())
+
+    def written(self, peer_id: PeerId, token: Batch, position: int) -> None:
+        """Go on with what is next for a peer."""
+        self.engine.written(token, self._clock.now(), position)
+        self._pump()
+
+    def ended(self, peer_id: PeerId) -> None:
+        """Take note that a response stream is gone: what nothing confirmed is due again."""
+        self.engine.stream_reset(peer_id, self._clock.now())
+        self._pump()
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def _give_up(self, stalled: list[PeerId]) -> None:
+        for peer_id in stalled:
+            writer = self._writers.get(peer_id)
+            if writer is not None:
+                writer.reset()
+
+    def _arm(self) -> None:
+        when = self.engine.next_timeout()
+        if when < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = when
+            self._timer = self._clock.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        self._give_up(self.engine.handle_timeout(self._clock.now()))
+        self._pump()

@@ -1,0 +1,243 @@
+"""Messages on streams: read from any stream of a peer, written to one of our own; no task, and nothing waits."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from aiolibp2p.errors import ConnectionEndedError, Libp2pError, LimitError
+from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.limits import Limits
+from aiolibp2p.net.connection import Connection
+from aiolibp2p.net.stream import Stream
+from aiolibp2p.sansio.bitswap.decoder import Decoder
+from aiolibp2p.sansio.bitswap.message import PROTOCOL, PROTOCOLS, Message
+
+PROTOCOL_VIOLATION = 0x1004
+GARBAGE_COLLECTED = 0x1006
+"""go-libp2p's stream codes: the peer broke the protocol; nobody used the stream."""
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+def protocol_of(connection: Connection) -> str:
+    """Return the best Bitswap that the peer has said it speaks; the newest where it has not said anything."""
+    if connection.identify is not None:
+        for protocol in PROTOCOLS:
+            if protocol in connection.identify.protocols and protocol not in connection.refused:
+                return protocol
+    return PROTOCOL
+
+
+class MessageReader:
+    """Reads the messages of one stream until its end.
+
+    Args:
+        received: told of each message and of the peer that sent it.
+        progress: told that part of a message has come; wants alone are no sign that an answer is on its way.
+        ended: told, once, that nothing more will come.
+        unfinished: bytes of unfinished messages on the streams that a peer has opened, for all readers together.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        limits: Limits,
+        *,
+        received: Callable[[Stream, Message], None],
+        progress: Callable[[PeerId], None],
+        ended: Callable[[], None],
+        unfinished: dict[PeerId, int],
+    ) -> None:
+        self._stream = stream
+        self._decoder = Decoder(limits)
+        self._received = received
+        self._progress = progress
+        self._ended = ended
+        self._unfinished = unfinished
+        self._unfinished_max = limits.connection_unread_bytes
+        self._held = 0
+        # Peers keep one stream for all their wants: it may be quiet for as long as its connection lives.
+        stream.idle_timeout = math.inf
+        stream.on_readable(self._go_on)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        stream = self._stream
+        try:
+            while (data := stream.try_read()) is not None:
+                if not data:
+                    self._decoder.receive_eof()
+                    self._end()
+                    if stream.inbound:
+                        stream.close()
+                    return
+                for message in self._decoder.receive_bytes(data):
+                    self._received(stream, message)
+                if self._decoder.buffered_bytes:
+                    self._progress(stream.peer_id)
+                if self._decoder.failure is not None:
+                    raise self._decoder.failure
+                if stream.inbound and self._decoder.buffered_bytes != self._held:
+                    self._hold(self._decoder.buffered_bytes)
+        except Libp2pError:
+            # One of ours too: a new one takes its place, and is read.
+            stream.on_readable(None)
+            stream.reset(PROTOCOL_VIOLATION)
+            self._end()
+
+    def _hold(self, n_bytes: int) -> None:
+        """Count what is held of an unfinished message.
+
+        Raises:
+            LimitError: it is too much for one peer.
+        """
+        peer_id = self._stream.peer_id
+        held = self._unfinished.pop(peer_id, 0) + n_bytes - self._held
+        self._held = n_bytes
+        if held:
+            self._unfinished[peer_id] = held
+        if held > self._unfinished_max:
+            raise LimitError("connection_unread_bytes", f"{held} bytes of unfinished messages", stage="bitswap")
+
+    def _end(self) -> None:
+        held, self._held = self._held, 0
+        if held:
+            left = self._unfinished.pop(self._stream.peer_id) - held
+            if left:
+                self._unfinished[self._stream.peer_id] = left
+        self._stream.on_readable(None)
+        self._ended()
+
+
+class WriterUser(Protocol[T_contra]):
+    """What a writer tells; none of it may wait."""
+
+    def accepted(self, peer_id: PeerId, n_bytes: int) -> None:
+        """Take note that the stream has accepted so many bytes more."""
+        ...
+
+    def blocked(self, peer_id: PeerId) -> None:
+        """Take note that the stream accepts nothing now."""
+        ...
+
+    def writable(self, peer_id: PeerId, *, credited: bool) -> None:
+        """Take note that it does again; `credited` where the peer has read something."""
+        ...
+
+    def written(self, peer_id: PeerId, token: T_contra, position: int) -> None:
+        """Take note that all bytes of a message were accepted, `position` in all on this stream."""
+        ...
+
+    def ended(self, peer_id: PeerId) -> None:
+        """Take note that the stream, or the way to open one, is gone, and with it what was not written."""
+        ...
+
+
+class MessageWriter(Generic[T]):
+    """Writes messages to one peer, on one stream that is opened when it is needed."""
+
+    def __init__(self, peer_id: PeerId, user: WriterUser[T], opened: Callable[[PeerId], Stream]) -> None:
+        self.position = 0
+        """Bytes that the present stream has accepted."""
+        self._peer_id = peer_id
+        self._user = user
+        self._opened = opened
+        self._stream: Stream | None = None
+        self._queue: deque[tuple[T, deque[bytes | memoryview]]] = deque()
+        self._blocked = False
+        self._writing = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether something waits to be written."""
+        return bool(self._queue)
+
+    def send(self, token: T, buffers: Sequence[bytes]) -> None:
+        """Write a message, its buffers kept until then; `written` or `ended` follows, perhaps at once."""
+        self._queue.append((token, deque(buffers)))
+        if not self._blocked and not self._writing:
+            self._write()
+
+    def stream_ended(self, stream: Stream) -> None:
+        """Take note of the end of a stream that this writer may have opened."""
+        if stream is self._stream and not stream.usable:
+            self._lose()
+
+    def reset(self) -> None:
+        """Abandon the stream and what was not written; `ended` is not called."""
+        stream, self._stream = self._stream, None
+        self._forget()
+        if stream is not None:
+            stream.on_readable(None)
+            stream.reset(GARBAGE_COLLECTED)
+
+    def _write(self) -> None:
+        self._writing = True
+        try:
+            while self._queue and not self._blocked:
+                try:
+                    self._write_first()
+                except Libp2pError:
+                    self._lose()
+        finally:
+            self._writing = False
+
+    def _write_first(self) -> None:
+        if self._stream is None:
+            self._stream = self._opened(self._peer_id)
+            self.position = 0
+        token, buffers = self._queue[0]
+        if self._write_message(self._stream, buffers):
+            self._queue.popleft()
+            self._user.written(self._peer_id, token, self.position)
+
+    def _write_message(self, stream: Stream, buffers: deque[bytes | memoryview]) -> bool:
+        accepted = 0
+        while buffers:
+            data = buffers[0]
+            taken = stream.try_write(data)
+            accepted += taken
+            if taken != len(data):
+                buffers[0] = memoryview(data)[taken:]
+                break
+            buffers.popleft()
+        self.position += accepted
+        self._user.accepted(self._peer_id, accepted)
+        if not buffers:
+            return True
+        credited = stream.credit == 0
+        self._blocked = True
+        stream.on_writable(lambda: self._go_on(stream, credited=credited))
+        self._user.blocked(self._peer_id)
+        return False
+
+    def _go_on(self, stream: Stream, *, credited: bool) -> None:
+        if stream is not self._stream or not self._blocked:
+            return
+        self._blocked = False
+        if stream.usable:
+            self._user.writable(self._peer_id, credited=credited)
+            self._write()
+        else:
+            self._lose()
+
+    def _lose(self) -> None:
+        stream, self._stream = self._stream, None
+        self._forget()
+        if stream is not None:
+            stream.on_readable(None)
+            stream.reset()
+        self._user.ended(self._peer_id)
+
+    def _forget(self) -> None:
+        self._queue.clear()
+        self._blocked = False
+
+
+def no_way_to(peer_id: PeerId) -> ConnectionEndedError:
+    """Return the error of a peer to which there is no connection."""
+    return ConnectionEndedError(f"no connection to {peer_id}", by="remote", stage="bitswap")
