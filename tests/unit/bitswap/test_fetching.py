@@ -1,0 +1,172 @@
+"""Whole nodes: blocks of all sizes from one peer and from several."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import pytest
+
+from aiolibp2p.blocks import Cid, MemoryBlockstore
+from aiolibp2p.blocks.cid import DAG_PB, SHA2_512
+from aiolibp2p.errors import BlockNotFoundError, DeadlineError, DialError, InvalidValueError
+from aiolibp2p.sansio.bitswap.message import PROTOCOL_1_0, PROTOCOL_1_1
+from aiolibp2p.sim import current_loop
+from tests.support.bitswap import Node, block, blocks, node, scripted, settled
+
+SIZES = [0, 1, 1024, 1025, 256 << 10, 2 << 20]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_one_block_is_fetched_and_kept(size: int) -> None:
+    cid, data = block("a block", size)
+    async with node("server", [(cid, data)]) as server, node("client") as client:
+        assert await client.bitswap.get(cid, [server.address]) == data
+        assert await client.store.get(cid) == data
+        assert server.bitswap.server.engine.spent.written_bytes >= size
+
+
+async def test_a_block_that_the_store_has_is_asked_of_nobody() -> None:
+    cid, data = block("a block")
+    async with node("server") as server, node("client", [(cid, data)]) as client:
+        assert await client.bitswap.get(cid, [server.address]) == data
+        assert server.bitswap.server.engine.ledger(client.peer_id) is None
+
+
+async def test_400_blocks_come_in_the_order_in_which_they_are_wanted() -> None:
+    many = blocks(400, 16 << 10)
+    async with node("server", many) as server, node("client") as client:
+        async with client.bitswap.session([server.address]) as session:
+            assert [pair async for pair in session.get_many([cid for cid, _ in many])] == many
+        assert client.bitswap.client.core.received.blocks == 400
+        assert client.bitswap.client.core.received.duplicates == 0
+
+
+async def test_blocks_are_fetched_from_all_that_are_connected() -> None:
+    many = blocks(400, 4 << 10)
+    async with node("server", many) as server, node("client") as client:
+        await client.host.connect(server.address)
+        assert [data async for data in client.bitswap.fetch([cid for cid, _ in many])] == [data for _, data in many]
+
+
+async def test_a_block_wanted_twice_is_fetched_once() -> None:
+    cid, data = block("a block")
+    other = block("another")
+    async with node("server", [(cid, data), other]) as server, node("client") as client:
+        async with client.bitswap.session([server.address]) as session:
+            wanted = [cid, other[0], cid]
+            assert [data async for data in session.fetch(wanted)] == [data, other[1], data]
+        assert client.bitswap.client.core.received.blocks == 2
+
+
+async def test_peers_that_have_parts_deliver_everything_together() -> None:
+    many = blocks(300, 8 << 10)
+    async with AsyncExitStack() as stack:
+        servers: list[Node] = [
+            await stack.enter_async_context(node(f"server {number}", many[number::3])) for number in range(3)
+        ]
+        client = await stack.enter_async_context(node("client"))
+        async with client.bitswap.session([server.address for server in servers]) as session:
+            assert [pair async for pair in session.get_many([cid for cid, _ in many])] == many
+
+
+async def test_a_peer_without_the_block_is_passed_over_at_once() -> None:
+    cid, data = block("a block")
+    async with node("lacks it") as lacks, node("has it", [(cid, data)]) as has, node("client") as client:
+        assert await client.bitswap.get(cid, [lacks.address, has.address]) == data
+        assert current_loop().time() == 0
+
+
+async def test_a_block_that_all_lack_is_not_found() -> None:
+    cid, _ = block("a block")
+    async with node("lacks it") as one, node("too") as other, node("client") as client:
+        with pytest.raises(BlockNotFoundError) as raised:
+            await client.bitswap.get(cid, [one.address, other.address])
+        assert raised.value.cid == str(cid)
+
+
+async def test_with_no_peer_nothing_is_found() -> None:
+    async with node("client") as client:
+        with pytest.raises(BlockNotFoundError):
+            await client.bitswap.get(block("a block")[0])
+
+
+async def test_blocks_before_the_missing_one_are_yielded() -> None:
+    many = blocks(20)
+    missing = block("missing")[0]
+    cids = [cid for cid, _ in many]
+    async with node("server", many) as server, node("client") as client:
+        async with client.bitswap.session([server.address]) as session:
+            fetched = session.fetch([*cids[:10], missing, *cids[10:]])
+            got = [await anext(fetched) for _ in range(10)]
+            with pytest.raises(BlockNotFoundError) as raised:
+                await anext(fetched)
+        assert raised.value.cid == str(missing)
+    assert got == [data for _, data in many[:10]]
+
+
+async def test_a_peer_that_cannot_be_reached_is_done_without() -> None:
+    cid, data = block("a block")
+    async with node("gone") as gone:
+        address = gone.address
+    async with node("server", [(cid, data)]) as server, node("client") as client:
+        with pytest.raises(DialError):
+            await client.bitswap.get(cid, [address])
+        assert await client.bitswap.get(cid, [address, server.address]) == data
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOL_1_1, PROTOCOL_1_0])
+async def test_an_older_peer_is_asked_in_its_protocol(protocol: str) -> None:
+    data = b"old"
+    cid = Cid.from_data(data, DAG_PB, version=0)
+    async with node("client") as client, scripted("old", protocols=[protocol]) as old:
+        with pytest.raises(DeadlineError):  # it never answers; what matters is what it was asked, and how
+            await client.bitswap.get(cid, [old.address])
+        assert {stream.protocol for stream in old.heard.streams} == {protocol}
+        assert {(entry.cid, entry.want_have) for entry in old.heard.entries} == {(bytes(cid), False)}
+
+
+async def test_a_block_comes_under_the_name_that_was_asked() -> None:
+    data = b"\x0a\x03abc"
+    kept = Cid.from_data(data)
+    asked = Cid.from_data(data, DAG_PB, version=0)
+    long = Cid.from_data(data, hash_code=SHA2_512)
+    async with (
+        node("server", [(kept, data), (long, data)]) as server,
+        node("client") as client,
+        client.bitswap.session([server.address]) as session,
+    ):
+        assert [one async for one in session.get_many([asked, long])] == [(asked, data), (long, data)]
+
+
+async def test_an_identity_cid_is_its_own_block_and_a_short_digest_is_refused() -> None:
+    async with node("server") as server, node("client") as client:
+        assert await client.bitswap.get(Cid.from_data(b"abc", hash_code=0), [server.address]) == b"abc"
+        short = Cid.from_digest(bytes(10), hash_code=0x12)
+        with pytest.raises(InvalidValueError):
+            await client.bitswap.get(short, [server.address])
+        assert server.bitswap.server.engine.ledger(client.peer_id) is None
+
+
+async def test_two_nodes_fetch_from_each_other_at_the_same_time() -> None:
+    left, right = blocks(200, 8 << 10, "left"), blocks(200, 8 << 10, "right")
+    async with node("left", left) as one, node("right", right) as other:
+        await one.host.connect(other.address)
+        await settled()
+        async with one.bitswap.session() as mine, other.bitswap.session() as its:
+            pairs = mine.get_many([cid for cid, _ in right])
+            async for pair in its.get_many([cid for cid, _ in left]):
+                assert pair in left
+                assert await anext(pairs) in right
+            assert [pair async for pair in pairs] == []
+
+
+async def test_a_session_is_a_source_of_blocks_and_a_store_takes_its_place() -> None:
+    cid, data = block("a block")
+    store = MemoryBlockstore([(cid, data)])
+    async with (
+        node("server", store=store) as server,
+        node("client") as client,
+        client.bitswap.session([server.address]) as session,
+    ):
+        for source in (session, store):
+            assert await source.get(cid) == data
