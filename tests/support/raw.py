@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from struct import Struct
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from aiolibp2p import PrivateKey
 from aiolibp2p.entropy import Entropy
@@ -77,8 +77,8 @@ class RawLink(asyncio.Protocol):
     # -- asyncio -----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # By what it does: the transports of uvloop are not of the class.
+        self.transport = cast(asyncio.Transport, transport)
         self.peer.links.append(self)
         self.task = self._loop.create_task(self._run(), name=f"raw peer, link {len(self.peer.links)}")
         self.peer.changed()

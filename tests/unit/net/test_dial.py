@@ -178,6 +178,15 @@ async def test_leaving_ends_the_dials_of_all() -> None:
         assert current_loop().time_ns() == 0
 
 
+async def test_a_connect_in_the_turn_in_which_the_host_is_left_ends() -> None:
+    async with raw_peer() as peer:
+        async with sim_host("ours") as host:
+            connecting = current_loop().create_task(host.connect(peer.address))
+            await asyncio.sleep(0)
+        with pytest.raises(ConnectionEndedError):
+            await connecting
+
+
 async def test_two_hosts_that_dial_each_other_at_once_both_succeed() -> None:
     current_net().set_link(Link(latency=0.01))
     async with sim_host("alice") as alice, sim_host("bob") as bob:
