@@ -85,6 +85,18 @@ func listen(o *options, mode string, addresses []string) error {
 			h.SetStreamHandler(p, stallAfter(o.stopAfter))
 		}
 	}
+	ready := result{}
+	take := func(*options, []string) result { return result{"error": "-bitswap is needed for commands"} }
+	if o.bitswap || o.file != "" {
+		s := newStore()
+		startBitswap(h, s)
+		take = s.run
+		if o.file != "" {
+			if ready = s.run(o, []string{"add", o.file}); ready["error"] != nil {
+				return fmt.Errorf("%v", ready["error"])
+			}
+		}
+	}
 	addrs := []string{}
 	for _, a := range h.Addrs() {
 		addrs = append(addrs, a.String()+"/p2p/"+h.ID().String())
@@ -92,11 +104,12 @@ func listen(o *options, mode string, addresses []string) error {
 	if len(addrs) == 0 {
 		return errors.New("nothing is listened on")
 	}
-	out(result{"addr": addrs[0], "addrs": addrs, "peerId": h.ID().String(), "pid": os.Getpid()})
+	ready["addr"], ready["addrs"], ready["peerId"], ready["pid"] = addrs[0], addrs, h.ID().String(), os.Getpid()
+	out(ready)
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	if o.stdin {
-		go func() { _, _ = io.Copy(io.Discard, os.Stdin); stop <- syscall.SIGTERM }()
+		go func() { eachLine(o, take); stop <- syscall.SIGTERM }()
 	}
 	<-stop
 	fmt.Fprintf(os.Stderr, "{\"listenerCpu\":%f}\n", cpuSeconds())

@@ -1,10 +1,11 @@
 // Command peer is the go-libp2p side of the interoperability tests and of the comparisons.
 //
-//	peer [flags] listen|mute|stall ADDR...   serve, print one JSON line, end on SIGTERM or when stdin closes with -stdin
+//	peer [flags] listen|mute|stall ADDR...   serve, print one JSON line, end on SIGTERM or when stdin closes with -stdin;
+//	                                         with -bitswap, run the commands of store.go from stdin, one JSON array a line
 //	peer [flags] COMMAND ADDR [ARG]...       run one command, print one JSON line
 //	peer [flags] session                     run commands from stdin, one JSON array a line, one JSON line back for each
 //
-// commands.go and bench.go list the commands.
+// commands.go, bench.go and bitswap.go list the commands.
 package main
 
 import (
@@ -55,6 +56,18 @@ type options struct {
 	timeout     time.Duration
 	stdin       bool
 	report      bool
+
+	bitswap    bool
+	file       string
+	chunkBytes int
+	links      int
+	graph      bool
+	slice      time.Duration
+	slices     int
+	window     int
+	mode       string
+	peers      int
+	every      time.Duration
 }
 
 var outLock sync.Mutex
@@ -103,6 +116,9 @@ func run(o *options, words []string) result {
 		action, known = benchCommands[name]
 	}
 	if !known {
+		action, known = bitswapCommands[name]
+	}
+	if !known {
 		return result{"cmd": name, "error": "no such command"}
 	}
 	target, err := peer.AddrInfoFromString(words[1])
@@ -122,17 +138,19 @@ func run(o *options, words []string) result {
 	return answer
 }
 
-func session(o *options) {
+// eachLine runs the commands of stdin until it closes.
+func eachLine(o *options, run func(o *options, words []string) result) {
 	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 1<<24) // a command may name thousands of CIDs
 	for lines.Scan() {
 		var words []string
 		if err := json.Unmarshal(lines.Bytes(), &words); err != nil {
 			out(result{"error": err.Error()})
 			continue
 		}
-		// Flags may follow within the words of one command: they hold for that command only.
+		// Flags may precede the words of one command: they hold for that command only.
 		once := *o
-		set := flag.NewFlagSet("session", flag.ContinueOnError)
+		set := flag.NewFlagSet("line", flag.ContinueOnError)
 		declare(set, &once)
 		if err := set.Parse(words); err != nil {
 			out(result{"error": err.Error()})
@@ -151,6 +169,17 @@ func declare(set *flag.FlagSet, o *options) {
 	set.DurationVar(&o.timeout, "timeout", 60*time.Second, "for one command")
 	set.BoolVar(&o.report, "report", false, "streams: also say what the peer sees left open")
 	set.BoolVar(&o.stdin, "stdin", false, "a listener ends when stdin closes")
+	set.BoolVar(&o.bitswap, "bitswap", false, "listen: serve blocks by Bitswap, which commands from stdin add")
+	set.StringVar(&o.file, "file", "", "listen: add this file or directory at once, and name its CID; as -bitswap")
+	set.IntVar(&o.chunkBytes, "chunk-bytes", 1<<18, "add, generate: bytes of a file's block")
+	set.IntVar(&o.links, "links", 174, "add, generate: links of a file's node")
+	set.BoolVar(&o.graph, "graph", false, "get: fetch all blocks first, many at once, and read them then")
+	set.DurationVar(&o.slice, "slice", 500*time.Millisecond, "blocks, slices: what is counted together")
+	set.IntVar(&o.slices, "slices", 61, "slices: how many")
+	set.IntVar(&o.window, "window", 128, "slices: blocks wanted at once")
+	set.StringVar(&o.mode, "mode", "", "hungry: mute or unread")
+	set.IntVar(&o.peers, "peers", 16, "hungry: how many")
+	set.DurationVar(&o.every, "every", 0, "hungry: say anew what is wanted, so often")
 }
 
 func main() {
@@ -165,7 +194,7 @@ func main() {
 	case words[0] == "listen" || words[0] == "mute" || words[0] == "stall":
 		err = listen(o, words[0], words[1:])
 	case words[0] == "session":
-		session(o)
+		eachLine(o, run)
 	default:
 		answer := run(o, words)
 		out(answer)

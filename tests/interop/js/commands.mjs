@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import {
   AFTER_EOF, AWAIT_RESET, ECHO, HALF_CLOSE, NEVER, PERF, PING, PUSHED, REPORT, RESET, SINK,
-  collect, openStreams, readAll, readExactly, round, send, sendBytes, u64
+  collect, openStreams, readAll, readExactly, round, send, sendBytes, timer, u64
 } from './common.mjs'
 import { digest } from './handlers.mjs'
 
@@ -10,15 +10,6 @@ const HOLD_FOR_PUSH_MS = 10_000
 const MEGABYTE = 1e6
 
 const describe = connection => ({ encryption: connection.encryption, muxer: connection.multiplexer })
-
-function timer () {
-  const cpu = process.cpuUsage()
-  const start = performance.now()
-  return () => {
-    const { user, system } = process.cpuUsage(cpu)
-    return { seconds: round((performance.now() - start) / 1000), cpuSeconds: round((user + system) / 1e6) }
-  }
-}
 
 const perSecond = (count, { seconds }) => round(count / Math.max(seconds, 0.001), 1)
 

@@ -43,10 +43,10 @@ export function parseArgs (words, booleans = []) {
 }
 
 /**
- * Make a node. Its defaults accept 5 connections a second and 32 streams of a protocol, and drop a connection
+ * Say how a node is made. The defaults of js-libp2p accept 5 connections a second and 32 streams of a protocol, and drop a connection
  * whose pings wait behind bulk data: all that is lifted unless `stock` is set. The ping service is theirs either way.
  */
-export async function makeNode ({ listen = [], stock = false, identifyOn = true } = {}) {
+export function nodeOptions ({ listen = [], stock = false, identifyOn = true } = {}) {
   const services = { ping: ping(stock ? {} : { ...MANY, timeout: 3_600_000 }) }
   if (identifyOn) {
     services.identify = identify()
@@ -63,8 +63,10 @@ export async function makeNode ({ listen = [], stock = false, identifyOn = true 
     options.connectionManager = { maxConnections: 100_000, inboundConnectionThreshold: 1e9, maxIncomingPendingConnections: 100_000 }
     options.connectionMonitor = { enabled: false }
   }
-  return createLibp2p(options)
+  return options
 }
+
+export const makeNode = wanted => createLibp2p(nodeOptions(wanted))
 
 /**
  * Yield what arrives on a stream until it ends.
@@ -161,6 +163,16 @@ export async function openStreams (connection, { except, busy = () => false, wai
     }
     if ((Object.keys(open).length === 0 && !busy()) || performance.now() > deadline) return open
     await pause(5)
+  }
+}
+
+/** Start a clock; what it returns tells the seconds and the processor time since then. */
+export function timer () {
+  const cpu = process.cpuUsage()
+  const start = performance.now()
+  return () => {
+    const { user, system } = process.cpuUsage(cpu)
+    return { seconds: round((performance.now() - start) / 1000), cpuSeconds: round((user + system) / 1e6) }
   }
 }
 

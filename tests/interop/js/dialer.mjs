@@ -1,24 +1,28 @@
 // A js-libp2p dialler.
-//   node dialer.mjs COMMAND ADDR [ARG]... [flags]   run one command (commands.mjs lists them), print one JSON line
+//   node dialer.mjs COMMAND ADDR [ARG]... [flags]   run one command (commands.mjs and bitswap.mjs list them), print one JSON line
 //   node dialer.mjs session                         run commands from stdin, one JSON array a line, one JSON line back for each
 // Flags: --concurrency K --chunk BYTES --timeout SECONDS --stock --no-identify
-//   --report (streams: also say what the peer sees left open)
+//   --report (streams: also say what the peer sees left open) --window N (blocks: wanted at once)
 import readline from 'node:readline'
 import { multiaddr } from '@multiformats/multiaddr'
 import { makeNode, out, parseArgs } from './common.mjs'
 import { commands } from './commands.mjs'
 
+const BITSWAP_COMMANDS = ['get', 'fetch', 'blocks']
 const BOOLEANS = ['stock', 'no-identify', 'report', 'debug']
 
 async function run (words) {
   const flags = parseArgs(words.map(String), BOOLEANS)
   const [cmd, address, ...args] = flags._
   const answer = { cmd, node: process.version }
-  const action = commands[cmd]
+  // Helia takes a second to load: only what needs it pays.
+  const bitswap = BITSWAP_COMMANDS.includes(cmd) ? await import('./bitswap.mjs') : undefined
+  const action = bitswap?.commands[cmd] ?? commands[cmd]
   if (action == null || address == null) return { ...answer, error: 'usage: COMMAND ADDR [ARG]...' }
   let node
   try {
-    node = await makeNode({ stock: flags.stock === true, identifyOn: flags['no-identify'] !== true })
+    const wanted = { stock: flags.stock === true, identifyOn: flags['no-identify'] !== true }
+    node = bitswap == null ? await makeNode(wanted) : await bitswap.makeHelia(wanted)
     const context = {
       node,
       target: multiaddr(address),
@@ -26,6 +30,7 @@ async function run (words) {
       concurrency: Number(flags.concurrency ?? 1),
       report: flags.report === true,
       chunk: Number(flags.chunk ?? 65536),
+      window: Number(flags.window ?? 128),
       signal: AbortSignal.timeout(Number(flags.timeout ?? 60) * 1000)
     }
     Object.assign(answer, await action(context))
