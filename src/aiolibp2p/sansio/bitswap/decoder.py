@@ -6,6 +6,7 @@ One bad entry, block or presence is skipped and counted; a message that is too l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from aiolibp2p.errors import InvalidValueError, RemoteProtocolError
 from aiolibp2p.identity.varint import scan_varint
@@ -19,6 +20,8 @@ _VARINT_BITS_MAX = 70
 # few items that are smaller than a want.
 _ITEM_FIELDS = 64
 _SMALL_ITEMS = 4096
+_AROUND_BYTES = 64
+"""What there may be before and after the only block of a message."""
 _ITEM_BYTES = WANTED_CID_BYTES_MIN
 _PREFIX_BYTES_MIN = 4
 
@@ -100,14 +103,61 @@ class Decoder:
                 self._missing = missing - len(chunk)
                 if self._missing:
                     return
-                body = b"".join(self._chunks)
-                self._chunks.clear()
-                self._buffered_bytes = 0
-                messages.append(_Reading(body, self._limits).read(0, len(body)))
+                chunks, self._chunks, self._buffered_bytes = self._chunks, [], 0
+                messages.append(_read_chunks(chunks, self._limits))
             else:
                 messages.append(_Reading(data, self._limits).read(at, at + missing))
                 at += missing
             self._missing = -1
+
+
+def _read_chunks(chunks: list[bytes], limits: Limits) -> Message:
+    """Read a message that came in several chunks.
+
+    One that is little more than one block is not put together first: that copy costs as much as all the rest.
+    """
+    size = sum(map(len, chunks))
+    found = _one_block(chunks[0], size)
+    if found is None:
+        body = b"".join(chunks)
+        return _Reading(body, limits).read(0, size)
+    start, prefix, low, high = found
+    last = chunks[-1]
+    tail_at = len(last) - (size - high)
+    if tail_at < 0:
+        return _Reading(b"".join(chunks), limits).read(0, size)
+    chunks[-1] = last[:tail_at]
+    head, chunks[0] = chunks[0], chunks[0][low:]
+    reading = _Reading(head, limits)
+    reading.read(0, start)
+    reading.block(prefix, b"".join(chunks))
+    return reading.read_on(last[tail_at:])
+
+
+def _one_block(head: bytes, size: int) -> tuple[int, bytes, int, int] | None:
+    """Return where in a message its only large block begins, its prefix, and the bounds of its data.
+
+    None where the message, of which `head` is there, does not look like that, or there is anything unusual in it.
+    """
+    start = 0
+    try:
+        for number, wire, low, high in _fields(head, 0, size):
+            if high <= len(head) and high <= _AROUND_BYTES:
+                start = high
+                continue
+            if number != _PAYLOAD or wire != _DELIMITED or size - high > _AROUND_BYTES:
+                return None
+            fields = list(islice(_fields(head, low, high), 2))
+            if len(fields) != 2:
+                return None
+            (first, _, prefix_at, prefix_end), (second, _, data_at, data_end) = fields
+            if (first, second, data_end) != (1, 2, high) or data_at > len(head):
+                return None
+            prefix = head[prefix_at:prefix_end]
+            return (start, prefix, data_at, high) if _PREFIX_BYTES_MIN <= len(prefix) <= PREFIX_BYTES_MAX else None
+    except (_MalformedError, _EnoughError, IndexError):
+        pass
+    return None
 
 
 class _Reading:
@@ -134,12 +184,17 @@ class _Reading:
                     elif number == _PRESENCE:
                         self._presence(low, high)
                     elif number == _BLOCK:
-                        self._keep_block(V0_PREFIX, self._data[low:high])
+                        self.block(V0_PREFIX, self._data[low:high])
                 elif number == _PENDING and wire == _VARINT:
                     message.pending_bytes = max(0, _int32(low))
         except _EnoughError:
             message.dropped += 1
         return message
+
+    def read_on(self, data: bytes) -> Message:
+        """Read what follows."""
+        self._data = data
+        return self.read(0, len(data))
 
     def _wantlist(self, start: int, end: int) -> None:
         for number, wire, low, high in _items(self._data, start, end):
@@ -192,11 +247,12 @@ class _Reading:
         except (_MalformedError, _EnoughError):
             prefix = b""
         if _PREFIX_BYTES_MIN <= len(prefix) <= PREFIX_BYTES_MAX:
-            self._keep_block(prefix, self._data[data_at:data_end])
+            self.block(prefix, self._data[data_at:data_end])
         else:
             self._skip()
 
-    def _keep_block(self, prefix: bytes, data: bytes) -> None:
+    def block(self, prefix: bytes, data: bytes) -> None:
+        """Take a block."""
         # No more can be wanted of one peer, and each costs a hash.
         if len(self._message.payloads) < self._most:
             self._message.payloads.append(Payload(prefix, data))

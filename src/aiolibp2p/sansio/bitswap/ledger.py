@@ -238,11 +238,7 @@ class Ledger:
                 heappop(heap)
                 continue
             says = self._says(want)
-            if says == BLOCK:
-                assert want.size is not None  # `_says` looked
-                cost = block_bytes(prefix_of(want.cid), want.size)
-            else:
-                cost = presence_bytes(want.cid)
+            cost = block_bytes(prefix_of(want.cid), want.size or 0) if says == BLOCK else presence_bytes(want.cid)
             if answers and n_bytes + cost > max_bytes:
                 break
             heappop(heap)

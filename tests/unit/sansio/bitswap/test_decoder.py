@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from aiolibp2p.limits import Limits
@@ -231,3 +233,43 @@ def test_an_item_of_very_many_fields_is_skipped(item: int) -> None:
     message = read_one(body + delimited(4, delimited(1, cid(1))))
     assert message.skipped == 1
     assert message.presences == [Presence(cid(1), True)]
+
+
+def one_block(n_bytes: int, before: bytes = b"\x0a\x00", after: bytes = b"\x28\x05") -> bytes:
+    return before + delimited(3, delimited(1, cid(1)[:4]) + delimited(2, bytes(range(256)) * (n_bytes // 256))) + after
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        one_block(512),
+        one_block(512, after=b""),
+        one_block(512, before=b"", after=delimited(4, delimited(1, cid(2))) + b"\x28\x05"),
+        one_block(512, before=delimited(1, delimited(1, delimited(1, cid(3))) + b"\x10\x01")),
+        one_block(512, before=b"\x0a\x00\x55" + bytes(4)),
+        one_block(512, before=delimited(3, b"")),
+        one_block(512, after=one_block(256)),
+        delimited(3, delimited(2, bytes(300)) + delimited(1, cid(1)[:4])),
+        delimited(3, delimited(1, cid(1)[:4]) + delimited(2, bytes(300)) + b"\x28\x00"),
+        delimited(3, delimited(1, b"\x01") + delimited(2, bytes(300))),
+        delimited(3, delimited(2, bytes(300))),
+        delimited(2, bytes(300)),
+        b"\x1a\xff\x01\x0a\x04" + cid(1)[:4] + b"\x12\xff\xff\x03" + bytes(244),
+        b"\x0b" + one_block(512),
+    ],
+)
+def test_a_block_that_fills_its_message_is_read_alike_wherever_it_is_cut(body: bytes) -> None:
+    stream = frame(body) + frame(delimited(4, delimited(1, cid(9))))
+
+    def read(*cuts: int) -> tuple[list[Message], bool]:
+        decoder = Decoder(LIMITS)
+        bounds = [0, *cuts, len(stream)]
+        chunks = [stream[low:high] for low, high in pairwise(bounds)]
+        messages = [message for chunk in chunks for message in decoder.receive_bytes(chunk)]
+        return messages, decoder.failure is not None
+
+    whole = read()
+    for at in range(1, len(stream)):
+        assert read(at) == whole
+        assert read(at // 2, at) == whole
+        assert read(at, min(len(stream), at + 3)) == whole

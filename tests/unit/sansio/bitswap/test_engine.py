@@ -358,3 +358,14 @@ def test_answers_confirmed_by_time_end_no_back_off() -> None:
     serving.engine.handle_timeout(serving.now)
     assert "a" in serving.engine._backoffs
     assert serving.engine.next_timeout() == math.inf
+
+
+def test_what_is_still_to_be_looked_up_is_what_is_wanted_now() -> None:
+    engine: Engine[str] = Engine(Limits(bitswap_wants_per_peer=4), TIMEOUTS)
+    assert engine.unknown("a") == []
+    for n in range(100):
+        engine.receive("a", wants(n, n + 1, full=True), 0.0)
+    assert engine.unknown("a") == [multihash(99), multihash(100)]
+    engine.looked_up("a", {multihash(99): None}, 0.0)
+    engine.look_up_failed("a", [multihash(100)])
+    assert engine.unknown("a") == []
