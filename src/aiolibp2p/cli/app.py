@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aiolibp2p.cli import network, node, tools
+from aiolibp2p.cli import content, network, node, tools
 from aiolibp2p.cli.errors import CommandError, Failure, error_line, explain
 from aiolibp2p.cli.options import PROGRAM, DebugOption, KeyOption, Settings, note_globals
 from aiolibp2p.version import VERSION
@@ -23,10 +23,12 @@ _UsageError = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name=PROGRAM,
-    help="libp2p for asyncio: identities, a bare host, and questions to other peers.",
+    help="libp2p for asyncio: content by its CID, identities, a bare host, and questions to other peers.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("get")(content.get)
+app.command("cat")(content.cat)
 app.command("id")(node.show_id)
 app.command("ping")(network.ping)
 app.command("identify")(network.identify)

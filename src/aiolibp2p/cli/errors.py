@@ -10,6 +10,7 @@ import errno
 from dataclasses import dataclass, replace
 
 from aiolibp2p.errors import (
+    BlockNotFoundError,
     ConnectionEndedError,
     DeadlineError,
     DialError,
@@ -20,6 +21,7 @@ from aiolibp2p.errors import (
     NegotiationError,
     PeerIdMismatchError,
     RemoteProtocolError,
+    StorageError,
     StreamResetError,
 )
 from aiolibp2p.identity.multiaddr import Multiaddr
@@ -27,6 +29,7 @@ from aiolibp2p.net.dial import CONNECT_STAGE
 from aiolibp2p.net.link import MUXERS
 from aiolibp2p.protocols import identify, perf, ping
 from aiolibp2p.runtime import os_error_text
+from aiolibp2p.sansio.bitswap import message as bitswap
 from aiolibp2p.sansio.noise import PROTOCOL as NOISE
 
 _NOT_LIBP2P = "check that this port is a libp2p peer's, with Noise and Yamux over plain TCP"
@@ -46,9 +49,17 @@ _BY_PROTOCOL = {
     ping.PROTOCOL: "aiolibp2p identify ADDR shows what the peer speaks",
     identify.PROTOCOL: "aiolibp2p ping ADDR asks for less",
     NOISE: "a peer that has Noise: this version has no TLS",
+    **dict.fromkeys(bitswap.PROTOCOLS, "a peer that serves blocks by Bitswap"),
     **dict.fromkeys(MUXERS, "a peer that has Yamux: this version has no other muxer"),
 }
-_NEGOTIATION = "protocol negotiation"
+_STAGES: dict[type[Libp2pError], str] = {
+    NegotiationError: "protocol negotiation",
+    BlockNotFoundError: "fetch",
+    StorageError: "storage",
+}
+"""At which stage an error happened that does not say so itself."""
+_STORAGE = "storage"
+_FETCH = "bitswap_fetch"
 _BUG = "--debug, and report what it shows"
 
 
@@ -85,7 +96,7 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, DialError):
         return _explain_dial(error)
     if isinstance(error, Libp2pError):
-        stage = error.stage or (_NEGOTIATION if isinstance(error, NegotiationError) else "session")
+        stage = error.stage or next((stage for kind, stage in _STAGES.items() if isinstance(error, kind)), "session")
         return Failure(stage=stage, detail=_detail(error), hint=_hint(error))
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
@@ -129,7 +140,8 @@ def _detail(error: Libp2pError) -> str:
             return "the name does not resolve"
         return os_error_text(cause) if isinstance(cause, OSError) else error.describe()
     if isinstance(error, DeadlineError):
-        return f"no answer within {error.seconds:g} s"
+        what = {_FETCH: error.message, _STORAGE: "the disk has not answered"}.get(error.deadline, "no answer")
+        return f"{what} within {error.seconds:g} s"
     if isinstance(error, ListenError):
         cause = error.__cause__
         reason = os_error_text(cause) if isinstance(cause, OSError) else "no transport of this host listens there"
@@ -162,6 +174,10 @@ def _connect_hint(error: Libp2pError) -> str | None:
 
 def _session_hint(error: Libp2pError) -> str | None:
     """Say what to try when the connection itself was made."""
+    if isinstance(error, BlockNotFoundError):
+        return "--from ADDR of another peer: none that was asked has it"
+    if isinstance(error, DeadlineError) and error.deadline == _STORAGE:
+        return "again later, and look at the disk: it is slow, or hangs"
     if isinstance(error, DeadlineError):
         return "again later: the connection was made, but the peer does not answer"
     if isinstance(error, ConnectionEndedError | StreamResetError) and error.by == "remote":

@@ -14,8 +14,13 @@ _REFRESHES_PER_SECOND = 8
 
 
 def print_json(result: Mapping[str, object]) -> None:
-    """Print one line, at once."""
-    print(json.dumps(result, ensure_ascii=False), flush=True)
+    """Print one line, at once; what stdout cannot encode, such as names that are no UTF-8, is escaped."""
+    text = json.dumps(result, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(result)
+    print(text, flush=True)
 
 
 def print_fields(fields: Iterable[tuple[str, str | Iterable[str]]]) -> None:
@@ -51,9 +56,13 @@ def milliseconds_text(seconds: float) -> str:
 
 
 @contextmanager
-def progress_bar(total_bytes: int) -> Iterator[Callable[[int], None] | None]:
-    """Give what is to be called with the bytes of each step; None where nobody is watching."""
-    if not sys.stderr.isatty() or not total_bytes:
+def progress_bar(total_bytes: int | None) -> Iterator[Callable[[int], None] | None]:
+    """Give what is to be called with the bytes of each step; None where nobody is watching.
+
+    Args:
+        total_bytes: None means that nobody knows.
+    """
+    if not sys.stderr.isatty() or total_bytes == 0:
         yield None
         return
     from rich.console import Console
@@ -74,3 +83,17 @@ def progress_bar(total_bytes: int) -> Iterator[Callable[[int], None] | None]:
                 waiting = 0
 
         yield advance
+
+
+def cumulative(advance: Callable[[int], None] | None) -> Callable[[int], None] | None:
+    """Return what is to be called with all bytes so far, where a bar is to be told of each step."""
+    if advance is None:
+        return None
+    told = 0
+
+    def progress(size_bytes: int) -> None:
+        nonlocal told
+        advance(size_bytes - told)
+        told = size_bytes
+
+    return progress

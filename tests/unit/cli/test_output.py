@@ -6,7 +6,15 @@ import json
 
 import pytest
 
-from aiolibp2p.cli.output import milliseconds_text, print_fields, print_json, progress_bar, rate_text, size_text
+from aiolibp2p.cli.output import (
+    cumulative,
+    milliseconds_text,
+    print_fields,
+    print_json,
+    progress_bar,
+    rate_text,
+    size_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,3 +48,18 @@ def test_nobody_sees_a_progress_bar_on_a_pipe(capsys: pytest.CaptureFixture[str]
     with progress_bar(1000) as advance:
         assert advance is None
     assert capsys.readouterr().err == ""
+
+
+def test_a_name_that_is_no_utf_8_is_escaped_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"name": "\udcff…"})
+    assert json.loads(capsys.readouterr().out) == {"name": "\udcff…"}
+
+
+def test_a_bar_is_told_of_steps_where_a_reader_counts_all() -> None:
+    steps: list[int] = []
+    progress = cumulative(steps.append)
+    assert progress is not None
+    for size_bytes in (0, 5, 5, 12):
+        progress(size_bytes)
+    assert steps == [0, 5, 0, 7]
+    assert cumulative(None) is None
