@@ -241,7 +241,8 @@ class Host:
         if handler is None:
             return lambda function: self.handle(protocol, function)
         encode_message(protocol)
-        if protocol in self._handlers or protocol in _SERVED_BY_ALL:
+        # Before the start the host's own are not among the handlers yet; afterwards `unhandle` may have taken them out.
+        if protocol in self._handlers or (self._swarm_ is None and protocol in _SERVED_BY_ALL):
             raise LocalProtocolError(f"{protocol} is served already")
         self._handlers[protocol] = handler
         self._protocols_changed()
