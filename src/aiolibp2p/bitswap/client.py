@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -19,12 +20,25 @@ from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.runtime import Clock
+from aiolibp2p.sansio.bitswap.cids import wanted_multihash
 from aiolibp2p.sansio.bitswap.client import Client as ClientCore
 from aiolibp2p.sansio.bitswap.message import Message, encode
 from aiolibp2p.sansio.bitswap.session import Session as SessionCore
 
+Reaching = asyncio.Task[PeerId | Libp2pError]
+"""A peer that is being reached: who it is, or why it cannot be asked."""
 _UNSEEN_AHEAD = 32
 """Blocks wanted ahead before the first has shown how large they are."""
+
+
+@lru_cache(maxsize=64)
+def _empty_block(prefix: bytes) -> Cid:
+    """Return the CID of the empty block: it needs no peer, and some, written in go, deny having it.
+
+    Raises:
+        InvalidValueError: the hash is not known here: no block under such a CID could be verified.
+    """
+    return Cid.from_prefix(prefix, b"")
 
 
 class Client:
@@ -83,9 +97,9 @@ class Client:
             self.core.received_presences(peer_id, message.presences, now)
         self.settle()
 
-    def progress(self, peer_id: PeerId) -> None:
+    def progress(self, peer_id: PeerId, n_bytes: int) -> None:
         """Take note that part of a message has come."""
-        self.core.received_bytes(peer_id, self.clock.now())
+        self.core.received_bytes(peer_id, n_bytes, self.clock.now())
 
     def connected(self, peer_id: PeerId, *, supports_have: bool) -> None:
         """Let sessions ask a peer."""
@@ -211,12 +225,14 @@ class Session:
         self._client = client
         self._waiting: dict[bytes, list[asyncio.Future[bytes]]] = {}
         self._error: Libp2pError | None = None
+        self._reaching: set[Reaching] = set()
         self._core = client.open(self, peers)
 
     async def get(self, cid: Cid) -> bytes:
         """Return a block.
 
         Raises:
+            InvalidValueError: its hash is not known here, or it is none that can be fetched.
             BlockNotFoundError: every peer of the session has said that it has not got it, or there is none.
             DeadlineError: no peer has sent anything for `Timeouts.bitswap_fetch`.
             Others: what the store raises.
@@ -297,6 +313,20 @@ class Session:
     ) -> None:
         await self.close()
 
+    def expect_peers(self, reaching: Iterable[Reaching]) -> None:
+        """Ask these peers too, once they are reached; until then no block counts as not found."""
+        for task in reaching:
+            self._reaching.add(task)
+            task.add_done_callback(self._reached)
+
+    def _reached(self, task: Reaching) -> None:
+        self._reaching.discard(task)
+        if self._error is None:
+            client = self._client
+            if not task.cancelled() and isinstance(peer_id := task.result(), PeerId):
+                client.core.add_peer(self._core, peer_id, client.clock.now())
+            client.settle()
+
     # -- what the client calls ---------------------------------------------------------------------------------------
 
     def deliver(self, cid: bytes, data: bytes) -> None:
@@ -305,6 +335,8 @@ class Session:
 
     def look_at_exhausted(self) -> None:
         """Tell those who wait for a block that no peer of the session has."""
+        if self._reaching:
+            return
         for cid in self._core.exhausted():
             self._core.unwant([cid], self._client.clock.now())
             self._resolve(cid, BlockNotFoundError(str(Cid(cid))))
@@ -315,7 +347,21 @@ class Session:
         """Return each block that the store has, and a future for each that is now wanted."""
         if self._error is not None:
             raise self._error.with_traceback(None)
-        found = await self._client.store.get_many(cids)
+        client = self._client
+        found = await client.store.get_many(cids)
+        empty = []
+        for index, cid in enumerate(cids):
+            if found[index] is None:
+                # What could not be wanted, or verified when it came, is refused before anything is.
+                wanted_multihash(bytes(cid), client.limits.bitswap_cid_bytes)
+                if cid == _empty_block(cid.prefix):
+                    found[index] = b""
+                    empty.append((cid, b""))
+        if empty:
+            await client.store.put_many(empty)
+            client.kept(empty)
+        if self._error is not None:  # it was closed meanwhile
+            raise self._error.with_traceback(None)
         loop = asyncio.get_running_loop()
         items: list[asyncio.Future[bytes] | bytes] = []
         missing = []

@@ -8,14 +8,15 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from aiolibp2p.bitswap.client import Client, Session
+from aiolibp2p.bitswap.client import Client, Reaching, Session
 from aiolibp2p.bitswap.server import Server
-from aiolibp2p.bitswap.wire import GARBAGE_COLLECTED, MessageReader, no_way_to, protocol_of
+from aiolibp2p.bitswap.wire import GARBAGE_COLLECTED, MessageReader, no_way_to, protocol_of, protocols_of
 from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.blocks.store import Blockstore
-from aiolibp2p.errors import Libp2pError, LocalProtocolError
+from aiolibp2p.errors import Libp2pError, LocalProtocolError, NegotiationError
 from aiolibp2p.host import Host, Target
 from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.net.tasks import Tasks
 from aiolibp2p.sansio.bitswap.message import PROTOCOLS, Message, supports_have
@@ -134,39 +135,49 @@ class Bitswap:
             DialError: none of the peers could be reached.
         Cancellation: the session is closed.
         """
-        asked, failure = await self._reach(peers)
-        if peers and not asked and failure is not None:
-            raise failure
-        async with Session(self.client, asked) as session:
-            yield session
+        loop = asyncio.get_running_loop()
+        if peers:
+            reaching = [loop.create_task(self._reach_one(target), name="bitswap reach") for target in peers]
+        else:
+            meetings = [self._meet(connection, named=False) for connection in self._host.connections]
+            reaching = [loop.create_task(meeting, name="bitswap reach") for meeting in meetings]
+        try:
+            asked, failure, pending = await _first_reached(reaching)
+            if peers and not asked and failure is not None:
+                raise failure
+            async with Session(self.client, asked) as session:
+                session.expect_peers(pending)
+                yield session
+        finally:
+            for task in reaching:
+                task.cancel()
+            await asyncio.gather(*reaching, return_exceptions=True)
 
     def arrived(self, cid: Cid, n_bytes: int) -> None:
         """Say that a block was put into the store: peers that wait for it are answered."""
         self.server.arrived(cid.multihash, n_bytes)
 
-    async def _reach(self, peers: Sequence[Target]) -> tuple[list[PeerId], Libp2pError | None]:
-        """Return which peers can be asked, and why the last of the others cannot."""
-        failure: Libp2pError | None = None
-        connections = [] if peers else list(self._host.connections)
-        for target in peers:
-            try:
-                connections.append(await self._host.connect(target))
-            except Libp2pError as error:
-                failure = error
-        asked: dict[PeerId, None] = {}
-        for connection in connections:
-            try:
-                # What it speaks decides how it is asked; a peer that does not say is asked in the newest way.
-                said = await self._host.identify(connection.peer_id)
-                if not peers and not any(protocol in said.protocols for protocol in PROTOCOLS):
-                    continue
-            except Libp2pError as error:
-                failure = error
-                if connection.ended is not None:
-                    continue
-            self.client.connected(connection.peer_id, supports_have=supports_have(protocol_of(connection)))
-            asked[connection.peer_id] = None
-        return list(asked), failure
+    async def _reach_one(self, target: Target) -> PeerId | Libp2pError:
+        try:
+            connection = await self._host.connect(target)
+        except Libp2pError as error:
+            return error
+        return await self._meet(connection, named=True)
+
+    async def _meet(self, connection: Connection, *, named: bool) -> PeerId | Libp2pError:
+        """Return the peer if it can be asked; what it speaks, if it says that, decides how."""
+        try:
+            said = await self._host.identify(connection.peer_id)
+            # One that was named may serve Bitswap without saying so.
+            spoken = named or any(protocol in said.protocols for protocol in PROTOCOLS)
+        except Libp2pError as error:
+            if connection.ended is not None:
+                return error
+            spoken = True
+        if not spoken or not protocols_of(connection):
+            return NegotiationError(PROTOCOLS, stage="bitswap")
+        self.client.connected(connection.peer_id, supports_have=supports_have(protocol_of(connection)))
+        return connection.peer_id
 
     def _kept(self, blocks: Sequence[tuple[Cid, bytes]]) -> None:
         for cid, data in blocks:
@@ -211,4 +222,25 @@ class Bitswap:
     def _stream_ended(self, stream: Stream) -> None:
         peer_id = stream.peer_id
         self.server.stream_ended(peer_id, stream)
-        self.client.stream_ended(peer_id, stream)
+        connection = self._host.connection_to(peer_id)
+        if connection is not None and not protocols_of(connection):
+            self.client.disconnected(peer_id)  # it has refused every version
+        else:
+            self.client.stream_ended(peer_id, stream)
+
+
+async def _first_reached(reaching: Sequence[Reaching]) -> tuple[list[PeerId], Libp2pError | None, set[Reaching]]:
+    """Wait until some peer can be asked, or none can; return those, why another cannot, and what is still under way."""
+    asked: dict[PeerId, None] = {}
+    failure: Libp2pError | None = None
+    pending = set(reaching)
+    while pending and not asked:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in reaching:
+            if task in done:
+                reached = task.result()
+                if isinstance(reached, PeerId):
+                    asked[reached] = None
+                else:
+                    failure = reached
+    return list(asked), failure, pending

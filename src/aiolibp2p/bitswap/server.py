@@ -14,7 +14,7 @@ from typing import TypeVar
 from aiolibp2p.bitswap.wire import MessageWriter
 from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.blocks.store import Blockstore
-from aiolibp2p.errors import Libp2pError
+from aiolibp2p.errors import Libp2pError, LimitError
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.net.stream import Stream
@@ -158,8 +158,14 @@ class Server:
         writer = self._writers.get(peer_id)
         if writer is None:
             writer = self._writers[peer_id] = MessageWriter(peer_id, self, self._opened)
+        buffers: list[bytes] = []
         if message:
-            writer.send(batch, encode(message, self._limits.bitswap_message_bytes, self._protocol(peer_id)))
+            try:
+                buffers = encode(message, self._limits.bitswap_message_bytes, self._protocol(peer_id))
+            except LimitError:
+                self.storage_failures += 1  # the store gave more bytes than it had said
+        if buffers:
+            writer.send(batch, buffers)
         else:
             self.engine.written(batch, self._clock.now(), writer.position)
 

@@ -23,13 +23,19 @@ T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
+def protocols_of(connection: Connection) -> list[str]:
+    """Return the versions of Bitswap that the peer may speak, best first.
+
+    What it has refused is none of them. All others are where it has not said that it speaks any.
+    """
+    said = () if connection.identify is None else connection.identify.protocols
+    spoken = [protocol for protocol in PROTOCOLS if protocol in said] or PROTOCOLS
+    return [protocol for protocol in spoken if protocol not in connection.refused]
+
+
 def protocol_of(connection: Connection) -> str:
-    """Return the best Bitswap that the peer has said it speaks; the newest where it has not said anything."""
-    if connection.identify is not None:
-        for protocol in PROTOCOLS:
-            if protocol in connection.identify.protocols and protocol not in connection.refused:
-                return protocol
-    return PROTOCOL
+    """Return the Bitswap to speak with a peer."""
+    return next(iter(protocols_of(connection)), PROTOCOL)
 
 
 class MessageReader:
@@ -48,7 +54,7 @@ class MessageReader:
         limits: Limits,
         *,
         received: Callable[[Stream, Message], None],
-        progress: Callable[[PeerId], None],
+        progress: Callable[[PeerId, int], None],
         ended: Callable[[], None],
         unfinished: dict[PeerId, int],
     ) -> None:
@@ -78,7 +84,7 @@ class MessageReader:
                 for message in self._decoder.receive_bytes(data):
                     self._received(stream, message)
                 if self._decoder.buffered_bytes:
-                    self._progress(stream.peer_id)
+                    self._progress(stream.peer_id, min(len(data), self._decoder.buffered_bytes))
                 if self._decoder.failure is not None:
                     raise self._decoder.failure
                 if stream.inbound and self._decoder.buffered_bytes != self._held:

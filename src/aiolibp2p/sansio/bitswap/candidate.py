@@ -21,6 +21,8 @@ SMOOTHING = 8
 """Samples over which sizes and delays are averaged."""
 PATIENCE = 4
 """How many times its usual delay an answer may take."""
+REFILL = 0.75
+"""Which part of its window a peer has left to send when it is asked for more."""
 QUICKEST = 10
 """Which part of `Timeouts.bitswap_answer` an answer may take however quick the peer was."""
 
@@ -30,7 +32,7 @@ class Candidate(Generic[P]):
 
     Args:
         wantlist: what is wanted of it, over all sessions.
-        limits: `yamux_window_max` is what is asked of it at a time, in bytes.
+        limits: `yamux_window_max` is what is asked of it at a time, in bytes; `bitswap_bytes_per_second`.
         timeouts: `bitswap_answer`.
     """
 
@@ -41,10 +43,12 @@ class Candidate(Generic[P]):
         self.heard_at = -math.inf
         self.interval = 0.0
         """Usual seconds for one block: the delay over the number of wants there."""
+        self._slowest = limits.bitswap_bytes_per_second
         self._answer_within = timeouts.bitswap_answer
         self._window_bytes = limits.yamux_window_max
         self._expected: dict[bytes, tuple[float, int]] = {}
         self._head_at = 0.0
+        self._filled = False
         self._overtaken = 0
         self._had = False
         self._absent_in_row = 0
@@ -67,7 +71,7 @@ class Candidate(Generic[P]):
         n = len(self._expected)
         if self.wantlist.room <= 0:
             return False
-        return n < 2 or n * self._mean_bytes < self._window_bytes if self._had else n < UNPROVEN
+        return n < 2 or not self._filled if self._had else n < UNPROVEN
 
     def expect(self, cid: bytes, now: float) -> None:
         """Expect a block, behind those already expected."""
@@ -75,6 +79,8 @@ class Candidate(Generic[P]):
             self._head_at = now
             self._overtaken = 0
         self._expected[cid] = now, len(self._expected) + 1
+        if len(self._expected) * self._mean_bytes >= self._window_bytes:
+            self._filled = True
 
     def excuse(self, cid: bytes, now: float) -> None:
         """Expect a block no longer, if it was."""
@@ -82,6 +88,7 @@ class Candidate(Generic[P]):
             self._head_at = now
             self._overtaken = 0
         self._expected.pop(cid, None)
+        self._look_how_full()
 
     def answered(self, cid: bytes, now: float) -> None:
         """Take note of an answer to what was expected, with or without the block."""
@@ -104,6 +111,10 @@ class Candidate(Generic[P]):
                 self._delay += (delay - self._delay) / SMOOTHING
                 self.interval += (interval - self.interval) / SMOOTHING
             self.answered(cid, now)
+
+    def received_bytes(self, n_bytes: int, now: float) -> None:
+        """Take note of part of a message: it excuses the peer for as long as the slowest one needs for it."""
+        self.heard_at = min(now, max(self.heard_at, self._head_at) + n_bytes / self._slowest)
 
     def received_have(self) -> None:
         """Take note of a HAVE."""
@@ -137,4 +148,10 @@ class Candidate(Generic[P]):
             self.silent = True
         self._head_at = now
         self._overtaken = 0
+        self._look_how_full()
         return late
+
+    def _look_how_full(self) -> None:
+        # Wants go in groups: one message for each block that comes would cost both sides a packet and a wake-up.
+        if len(self._expected) * self._mean_bytes < self._window_bytes * REFILL:
+            self._filled = False

@@ -93,10 +93,10 @@ class Client(Generic[P]):
 
     # -- what peers say ----------------------------------------------------------------------------------------------
 
-    def received_bytes(self, peer: P, now: float) -> None:
+    def received_bytes(self, peer: P, n_bytes: int, now: float) -> None:
         """Take note that part of a message has come from `peer`."""
         for session in self._sessions:
-            session.received_bytes(peer, now)
+            session.received_bytes(peer, n_bytes, now)
 
     def wanted(self, multihash: bytes) -> bool:
         """Return whether somebody wants this block."""

@@ -154,12 +154,12 @@ class Session(Generic[P]):
 
     # -- what peers say ----------------------------------------------------------------------------------------------
 
-    def received_bytes(self, peer: P, now: float) -> None:
+    def received_bytes(self, peer: P, n_bytes: int, now: float) -> None:
         """Take note that part of a message has come from a peer: it is slow, not silent."""
         record = self._peers.get(peer)
         if record is not None:
-            record.heard_at = now
-            self.progress_at = now
+            record.received_bytes(n_bytes, now)
+            self.progress_at = max(self.progress_at, record.heard_at)
 
     def received_block(self, peer: P, cid: bytes, n_bytes: int, now: float) -> bool:
         """Take note of a verified block; return whether it was wanted. It is no longer, and others are told."""

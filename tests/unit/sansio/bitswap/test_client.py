@@ -126,7 +126,7 @@ def test_where_nothing_is_wanted_no_timer_runs() -> None:
     session = client.session(["a"], 0.0)
     session.want([cid(1)], 0.0)
     told(client, "a")
-    client.received_bytes("a", 0.0)
+    client.received_bytes("a", 1, 0.0)
     client.received_block("a", multihash(1), 5, 0.0)
     client.handle_timeout(client.next_timeout())
     assert client.next_timeout() == math.inf
