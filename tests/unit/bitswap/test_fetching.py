@@ -6,12 +6,15 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from aiolibp2p import Stream, Timeouts
 from aiolibp2p.blocks import Cid, MemoryBlockstore
-from aiolibp2p.blocks.cid import DAG_PB, SHA2_512
-from aiolibp2p.errors import BlockNotFoundError, DeadlineError, DialError, InvalidValueError
-from aiolibp2p.sansio.bitswap.message import PROTOCOL_1_0, PROTOCOL_1_1
+from aiolibp2p.blocks.cid import DAG_PB, SHA2_256, SHA2_512
+from aiolibp2p.errors import BlockNotFoundError, DeadlineError, DialError, InvalidValueError, NegotiationError
+from aiolibp2p.sansio.bitswap.message import PROTOCOL_1_0, PROTOCOL_1_1, Message
 from aiolibp2p.sim import current_loop
-from tests.support.bitswap import Node, block, blocks, node, scripted, settled
+from tests.support.bitswap import Node, Scripted, answer, block, blocks, node, scripted, settled
+from tests.support.hosts import raw_peer, sim_host
+from tests.support.scripts import ACCEPTED, responding
 
 SIZES = [0, 1, 1024, 1025, 256 << 10, 2 << 20]
 
@@ -170,3 +173,79 @@ async def test_a_session_is_a_source_of_blocks_and_a_store_takes_its_place() -> 
     ):
         for source in (session, store):
             assert await source.get(cid) == data
+
+
+@pytest.mark.parametrize("hash_code", [SHA2_256, SHA2_512])
+async def test_an_empty_block_is_known_to_everybody_even_where_all_peers_deny_it(hash_code: int) -> None:
+    empty = Cid.from_data(b"", hash_code=hash_code)
+    async with node("lacks it") as lacks, node("client") as client:
+        assert await client.bitswap.get(empty, [lacks.address]) == b""
+        assert await client.bitswap.get(empty) == b""
+
+
+async def test_a_block_that_could_not_be_verified_is_not_asked_for() -> None:
+    unknown = Cid(b"\x01\x55\xb3\x21\x20" + bytes(32))
+    known, data = block("known")
+    async with node("server", [(known, data)]) as server, node("client") as client:
+        async with client.bitswap.session([server.address]) as session:
+            with pytest.raises(InvalidValueError):
+                await anext(session.fetch([known, unknown]))
+            assert await session.get(known) == data
+        assert client.bitswap.client.core.received.blocks == 1
+
+
+async def test_peers_are_reached_at_the_same_time() -> None:
+    cid, data = block("a block")
+    async with AsyncExitStack() as stack:
+        mute = [await stack.enter_async_context(raw_peer(responding(ACCEPTED), f"mute {n}")) for n in range(4)]
+        server = await stack.enter_async_context(node("server", [(cid, data)]))
+        client = await stack.enter_async_context(node("client"))
+        assert await client.bitswap.get(cid, [*(peer.address for peer in mute), server.address]) == data
+        assert current_loop().time() == 0
+
+
+async def test_a_peer_without_bitswap_is_asked_in_vain_only_once_for_each_version() -> None:
+    cid, _ = block("a block")
+    async with sim_host("plain") as plain, node("client") as client:
+        with pytest.raises(BlockNotFoundError):
+            await client.bitswap.get(cid, [str(plain.addresses[0])])
+        assert current_loop().time() <= 5
+        with pytest.raises(NegotiationError):
+            await client.bitswap.get(cid, [str(plain.addresses[0])])
+        with pytest.raises(BlockNotFoundError):
+            await client.bitswap.get(cid)
+
+
+async def test_a_peer_that_speaks_an_older_version_without_saying_so_is_asked_in_it() -> None:
+    cid, data = block("a block")
+
+    def give(peer: Scripted, stream: Stream, message: Message) -> None:
+        stream.try_write(answer((cid, data), protocol=PROTOCOL_1_1))
+
+    async with scripted("old", give, protocols=[PROTOCOL_1_1]) as old, node("client") as client:
+        connection = await client.host.connect(old.address)
+        await settled()
+        connection.identify = None
+        connection.refused.clear()
+        assert await client.bitswap.get(cid, [old.address]) == data
+
+
+async def test_while_a_peer_is_being_reached_no_block_counts_as_not_found() -> None:
+    cid, _ = block("a block")
+    async with raw_peer(responding(ACCEPTED)) as mute, node("lacks it") as lacks, node("client") as client:
+        with pytest.raises(BlockNotFoundError):
+            await client.bitswap.get(cid, [lacks.address, mute.address])
+        assert current_loop().time() == Timeouts().dial_address
+
+
+async def test_a_session_that_ends_gives_up_peers_that_are_being_reached() -> None:
+    cid, data = block("a block")
+    async with (
+        raw_peer(responding(ACCEPTED)) as mute,
+        node("server", [(cid, data)]) as server,
+        node("client") as client,
+    ):
+        assert await client.bitswap.get(cid, [server.address, mute.address]) == data
+        await settled()
+        assert (await mute.link()).ended_ns is not None
+        assert current_loop().time() == 0

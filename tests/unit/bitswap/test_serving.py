@@ -49,13 +49,6 @@ async def test_an_empty_block_is_sent_and_is_not_missing(have: bool) -> None:
         assert (peer.heard.blocks, peer.heard.presences) == ([b""], {})
 
 
-async def test_an_empty_block_is_fetched_from_a_peer_that_only_says_have_first() -> None:
-    empty = block("empty", 0)
-    async with node("one", [empty]) as one, node("other", [empty]) as other, node("client") as client:
-        assert await client.bitswap.get(empty[0], [one.address, other.address]) == b""
-        assert await client.store.has(empty[0])
-
-
 async def test_who_does_not_ask_for_dont_have_hears_nothing_of_missing_blocks() -> None:
     async with node("server", [LARGE]) as server, scripted("peer") as peer:
         await peer.host.connect(server.address)

@@ -55,16 +55,16 @@ async def test_when_all_are_silent_the_deadline_is_exact(seconds: float) -> None
 
 
 async def test_a_slow_block_is_not_taken_for_silence() -> None:
-    cid, data = block("a block", 1000)
+    cid, data = block("a block", 1_400_000)
     message = answer((cid, data))
     async with scripted("slow") as slow, node("client") as client:
         task = current_loop().create_task(client.bitswap.get(cid, [slow.address]))
         await settled()
-        for at in range(0, len(message), 200):
-            slow.say(client.peer_id, message[at : at + 200])
-            await settled(30)
+        for at in range(0, len(message), 15_000):
+            slow.say(client.peer_id, message[at : at + 15_000])
+            await settled(1)
         assert await task == data
-        assert current_loop().time() > 2 * Timeouts().bitswap_fetch
+        assert current_loop().time() > Timeouts().bitswap_fetch + 30
 
 
 async def test_a_cancelled_get_leaves_nothing_wanted() -> None:
@@ -250,3 +250,20 @@ async def test_a_block_that_was_fetched_answers_who_waits_for_it() -> None:
         assert await relay.bitswap.get(cid, [origin.address]) == data
         await settled()
         assert peer.heard.blocks == [data]
+
+
+async def test_a_peer_that_sends_a_byte_now_and_then_holds_up_nobody() -> None:
+    cid, data = block("a block", 100_000)
+    async with scripted("dripping") as dripping, node("server", [(cid, data)]) as server, node("client") as client:
+        message = answer(block("large", 100_000))
+        async with client.bitswap.session([dripping.address, server.address]) as session:
+            task = current_loop().create_task(session.get(cid))
+            await settled()
+            for at in range(20):
+                if task.done():
+                    break
+                dripping.say(client.peer_id, message[at : at + 1])
+                await settled(1)
+            assert task.done()
+            assert await task == data
+            assert current_loop().time() <= 6
