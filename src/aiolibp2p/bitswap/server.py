@@ -56,7 +56,6 @@ class Server:
         self._opened = opened
         self._protocol = protocol
         self._writers: dict[PeerId, MessageWriter[Batch]] = {}
-        self._to_look_up: dict[PeerId, dict[bytes, None]] = {}
         self._looking: set[PeerId] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -70,11 +69,9 @@ class Server:
         if self._closed or not (message.entries or message.full):
             return
         multihashes = self.engine.receive(peer_id, message, self._clock.now())
-        if multihashes:
-            self._to_look_up.setdefault(peer_id, {}).update(dict.fromkeys(multihashes))
-            if peer_id not in self._looking:
-                self._looking.add(peer_id)
-                _ = self._tasks.start(self._look_up(peer_id), "bitswap look-up")
+        if multihashes and peer_id not in self._looking:
+            self._looking.add(peer_id)
+            _ = self._tasks.start(self._look_up(peer_id), "bitswap look-up")
         self._pump()
 
     def arrived(self, multihash: bytes, size: int) -> None:
@@ -87,7 +84,6 @@ class Server:
         writer = self._writers.pop(peer_id, None)
         if writer is not None:
             writer.reset()
-        self._to_look_up.pop(peer_id, None)
         self.engine.disconnected(peer_id)
         self._pump()
 
@@ -109,8 +105,8 @@ class Server:
     # -- storage -----------------------------------------------------------------------------------------------------
 
     async def _look_up(self, peer_id: PeerId) -> None:
-        while wanted := self._to_look_up.pop(peer_id, None):
-            found = await self._each(list(wanted), self._store.sizes)
+        while wanted := self.engine.unknown(peer_id):
+            found = await self._each(wanted, self._store.sizes)
             self.engine.looked_up(peer_id, found, self._clock.now())
             self.engine.look_up_failed(peer_id, [multihash for multihash in wanted if multihash not in found])
             self._pump()
