@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aiolibp2p.cli import content, network, node, tools
+from aiolibp2p.cli import adding, content, network, node, tools
 from aiolibp2p.cli.errors import CommandError, Failure, error_line, explain
 from aiolibp2p.cli.options import PROGRAM, DebugOption, KeyOption, Settings, note_globals
 from aiolibp2p.version import VERSION
@@ -27,13 +27,28 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("init")(node.init)
+app.command("add")(adding.add)
 app.command("get")(content.get)
 app.command("cat")(content.cat)
+app.command("ls")(content.ls)
+app.command("refs")(content.refs)
 app.command("id")(node.show_id)
 app.command("ping")(network.ping)
 app.command("identify")(network.identify)
 app.command("listen")(tools.listen)
 app.command("perf")(tools.perf)
+
+_block = typer.Typer(help="Single blocks: put, get, stat.")
+_block.command("put")(adding.block_put)
+_block.command("get")(adding.block_get)
+_block.command("stat")(adding.block_stat)
+app.add_typer(_block, name="block")
+
+
+@_block.callback()
+def _name_block_command(context: typer.Context) -> None:
+    context.ensure_object(Settings).command = f"block {context.invoked_subcommand}"
 
 
 def _print_version(wanted: bool) -> None:

@@ -58,6 +58,12 @@ _STAGES: dict[type[Libp2pError], str] = {
     StorageError: "storage",
 }
 """At which stage an error happened that does not say so itself."""
+_STORAGE_ERRNOS = {
+    errno.ENOENT: "aiolibp2p init, or aiolibp2p add PATH, makes one; get CID --from ADDR needs none",
+    errno.ENOTEMPTY: "a directory that is empty or not there yet",
+    errno.ENOSPC: "again when there is room on the disk",
+    errno.EACCES: "a directory of your own, with --repo DIR",
+}
 _STORAGE = "storage"
 _FETCH = "bitswap_fetch"
 _BUG = "--debug, and report what it shows"
@@ -174,8 +180,10 @@ def _connect_hint(error: Libp2pError) -> str | None:
 
 def _session_hint(error: Libp2pError) -> str | None:
     """Say what to try when the connection itself was made."""
+    if isinstance(error, StorageError):
+        return _STORAGE_ERRNOS.get(error.errno or 0)
     if isinstance(error, BlockNotFoundError):
-        return "--from ADDR of another peer: none that was asked has it"
+        return "--from ADDR, the address of a peer that has it"
     if isinstance(error, DeadlineError) and error.deadline == _STORAGE:
         return "again later, and look at the disk: it is slow, or hangs"
     if isinstance(error, DeadlineError):

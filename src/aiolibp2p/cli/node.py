@@ -1,4 +1,4 @@
-"""Commands about this host itself: `id`."""
+"""Commands about this node itself: `init` and `id`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from typing import Annotated
 import typer
 
 from aiolibp2p.cli.errors import CommandError
-from aiolibp2p.cli.options import DebugOption, JsonOption, KeyOption, note_globals
-from aiolibp2p.cli.output import print_json
+from aiolibp2p.cli.options import DebugOption, JsonOption, KeyOption, Settings, note_globals, with_globals
+from aiolibp2p.cli.output import print_fields, print_json
 from aiolibp2p.cli.running import create_key, read_key
+from aiolibp2p.cli.sources import RepoOption, open_repo
 from aiolibp2p.identity.keys import PrivateKey
+
+
+@with_globals
+def init(_settings: Settings, repo: RepoOption = None, as_json: JsonOption = False) -> None:
+    """Make a repo, with a key of its own; one that is there stays as it is."""
+    with open_repo(repo, create=True) as opened:
+        peer_id, path = str(opened.key.public.peer_id), str(opened.path)
+    if as_json:
+        print_json({"peer_id": peer_id, "repo": path})
+    else:
+        print_fields([("peer ID", peer_id), ("repo", path)])
 
 
 def show_id(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -24,6 +27,8 @@ for _power, _letter in enumerate("kmgt", start=1):
     _UNITS[f"{_letter}ib"] = _UNITS[f"{_letter}i"] = 1024**_power
 _SIZE_BYTES_MAX = 1 << 63
 _HOST_AND_PORT = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d{1,5})")
+
+Result = TypeVar("Result")
 
 KeyOption = Annotated[
     Path | None, typer.Option("--key", metavar="FILE", help="Private key of this host; without it, a fresh one.")
@@ -50,6 +55,31 @@ def note_globals(context: typer.Context, key: Path | None, *, debug: bool) -> Se
         settings.debug = True
         logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)d ms %(name)s %(levelname)s %(message)s")
     return settings
+
+
+def with_globals(command: Callable[..., Result]) -> Callable[..., Result]:
+    """Return a command as typer takes it, with the global options behind its own.
+
+    Args:
+        command: its first parameter is the settings of the run, the others are its own arguments and options.
+    """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [
+        inspect.Parameter("context", either, annotation=typer.Context),
+        *own,
+        inspect.Parameter("key", either, default=None, annotation=KeyOption),
+        inspect.Parameter("debug", either, default=False, annotation=DebugOption),
+    ]
+
+    @functools.wraps(command)
+    def run(context: typer.Context, key: Path | None, *, debug: bool, **arguments: object) -> Result:
+        return command(note_globals(context, key, debug=debug), **arguments)
+
+    # What typer reads, in place of what the function says of itself.
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__dict__["__signature__"] = inspect.Signature(parameters)
+    return run
 
 
 def parse_address(text: str) -> Multiaddr:

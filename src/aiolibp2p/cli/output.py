@@ -36,6 +36,17 @@ def print_fields(fields: Iterable[tuple[str, str | Iterable[str]]]) -> None:
     sys.stdout.flush()
 
 
+def write_bytes(data: bytes) -> None:
+    """Write to stdout as it is, at once; it waits for whoever reads."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def shown_name(name: str) -> str:
+    """Return a name that others chose so that a terminal only shows it, and takes it for one line."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
 def size_text(size_bytes: float) -> str:
     """Return bytes as people write them: 1.00 GB."""
     unit = 0

@@ -1,24 +1,29 @@
-"""Where a command finds blocks: at peers, named by `--from`."""
+"""Where a command finds blocks: in a repo, or at peers named by `--from`."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from aiolibp2p.bitswap import Bitswap
+from aiolibp2p.bitswap import Bitswap, Session
 from aiolibp2p.blocks.cid import Cid
-from aiolibp2p.blocks.store import BlockSource
+from aiolibp2p.blocks.store import BlockSource, Blockstore
+from aiolibp2p.cli import running
 from aiolibp2p.cli.errors import CommandError
-from aiolibp2p.cli.options import EXAMPLE_ADDRESS, Settings
-from aiolibp2p.cli.running import make_host
+from aiolibp2p.cli.options import EXAMPLE_ADDRESS, Settings, parse_address
 from aiolibp2p.errors import InvalidValueError, Libp2pError, NegotiationError
 from aiolibp2p.host import Host
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.node.recent import RecentBlockstore
+from aiolibp2p.node.repo import Repo, default_path
 from aiolibp2p.sansio.bitswap.message import PROTOCOLS
 
 CidArgument = Annotated[str, typer.Argument(metavar="CID[/PATH]", help="What to read, as bafy… or bafy…/name/name.")]
@@ -26,7 +31,12 @@ FromOption = Annotated[
     list[str] | None, typer.Option("--from", metavar="ADDR", help=f"A peer that has it, as {EXAMPLE_ADDRESS}")
 ]
 
-CONTENT_STAGE = "content"
+RepoOption = Annotated[
+    Path | None,
+    typer.Option("--repo", metavar="DIR", help="The repo; else AIOLIBP2P_PATH, else where this system keeps data."),
+]
+
+_CONTENT_STAGE = "content"
 _RECENT_BYTES = 16 << 20
 _PREFIXES = ("/ipfs/", "ipfs://")
 
@@ -53,27 +63,71 @@ def content_errors() -> Iterator[None]:
     try:
         yield
     except InvalidValueError as error:
-        error.stage = error.stage or CONTENT_STAGE
+        error.stage = error.stage or _CONTENT_STAGE
         raise
 
 
-@asynccontextmanager
-async def from_peers(settings: Settings, peers: Sequence[Multiaddr]) -> AsyncIterator[BlockSource]:
-    """Give the blocks of peers, verified; nothing is kept of them, and nothing is served to them.
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the blocks of one command come from."""
+
+    settings: Settings
+    peers: Sequence[Multiaddr]
+    """None means the repo alone."""
+    repo: Path | None
+    """As it was named on the command line."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[BlockSource]:
+        """Give the blocks, those of peers verified; nothing is served to peers.
+
+        Without peers they are those of the repo. With peers, blocks are kept in the repo that the command line names;
+        where it names none, no repo is touched.
+
+        Raises:
+            StorageError: there is no repo, another process uses it, or the disk failed.
+            DialError: none of the peers could be reached.
+            NegotiationError: none of those that were reached speaks Bitswap.
+        Cancellation: nothing is left behind.
+        """
+        with content_errors():
+            if self.peers and self.repo is None:
+                async with RecentBlockstore(_RECENT_BYTES) as recent, self._session(recent) as session:
+                    yield session
+                return
+            with open_repo(self.repo, create=bool(self.peers)) as repo:
+                async with repo.store(timeouts=running.TIMEOUTS) as store:
+                    if not self.peers:
+                        yield store
+                        return
+                    async with self._session(store) as session:
+                        yield session
+
+    @asynccontextmanager
+    async def _session(self, store: Blockstore) -> AsyncIterator[Session]:
+        async with (
+            running.make_host(self.settings) as host,
+            Bitswap(host, store, serve=False) as bitswap,
+            bitswap.session(await _reach(host, self.peers)) as session,
+        ):
+            yield session
+
+
+def origin_of(settings: Settings, peers: Sequence[str] | None, repo: Path | None) -> Origin:
+    """Return where a command is to look.
 
     Raises:
-        DialError: none of the peers could be reached.
-        NegotiationError: none of those that were reached speaks Bitswap.
-    Cancellation: the host is gone.
+        CommandError: an address is none.
     """
-    async with (
-        RecentBlockstore(_RECENT_BYTES) as store,
-        make_host(settings) as host,
-        Bitswap(host, store, serve=False) as bitswap,
-        bitswap.session(await _reach(host, peers)) as session,
-    ):
-        with content_errors():
-            yield session
+    return Origin(settings, [parse_address(peer) for peer in peers or ()], repo)
+
+
+def open_repo(named: Path | None, *, create: bool) -> Repo:
+    """Open the repo that the command line names, or the one of the environment.
+
+    Raises: as `Repo.open`.
+    """
+    return Repo.open(named or default_path(os.environ, sys.platform), create=create)
 
 
 async def _reach(host: Host, peers: Sequence[Multiaddr]) -> list[PeerId]:

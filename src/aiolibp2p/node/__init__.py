@@ -1,1 +1,1 @@
-"""What a program runs: where blocks go that nobody keeps."""
+"""What a program runs: the directory of a node, and a store for what nobody keeps."""

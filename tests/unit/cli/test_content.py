@@ -152,6 +152,26 @@ def test_cat_writes_a_part_of_a_file(capfdbinary: pytest.CaptureFixture[bytes], 
 
 
 @pytest.mark.sockets
+def test_blocks_of_peers_are_kept_in_a_repo_that_is_named(
+    capfdbinary: pytest.CaptureFixture[bytes], peer: ServingPeer, tmp_path: Path
+) -> None:
+    words = ["cat", peer.file, "--repo", str(tmp_path / "repo")]
+    assert main([*words, "--from", peer.address]) == 0
+    assert main(words) == 0
+    assert capfdbinary.readouterr() == (CONTENT * 2, b"")
+
+
+@pytest.mark.sockets
+def test_a_fetch_touches_no_repo_that_is_not_named(
+    capfdbinary: pytest.CaptureFixture[bytes], peer: ServingPeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIOLIBP2P_PATH", str(tmp_path / "repo"))
+    assert main(["cat", f"{peer.directory}/below/small", "--from", peer.address]) == 0
+    assert capfdbinary.readouterr() == (b"small", b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.sockets
 def test_of_several_peers_one_has_to_be_there(
     capfdbinary: pytest.CaptureFixture[bytes], peer: ServingPeer, tmp_path: Path
 ) -> None:
@@ -169,7 +189,9 @@ def test_a_block_that_the_peer_has_not_got_is_named(
     target = tmp_path / "out"
     for content in (str(MISSING), peer.broken):
         line = fails(capsys, "get", content, "--from", peer.address, "-o", str(target))
-        assert line.startswith(f"aiolibp2p get: fetch: block {MISSING} not found. Try: --from ADDR of another peer")
+        assert line.startswith(
+            f"aiolibp2p get: fetch: block {MISSING} not found. Try: --from ADDR, the address of a peer that"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
