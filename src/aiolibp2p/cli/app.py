@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aiolibp2p.cli import adding, content, network, node, tools
+from aiolibp2p.cli import adding, content, daemon, network, node, tools
 from aiolibp2p.cli.errors import CommandError, Failure, error_line, explain
 from aiolibp2p.cli.options import PROGRAM, DebugOption, KeyOption, Settings, note_globals
 from aiolibp2p.version import VERSION
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("init")(node.init)
+app.command("daemon")(daemon.daemon)
 app.command("add")(adding.add)
 app.command("get")(content.get)
 app.command("cat")(content.cat)

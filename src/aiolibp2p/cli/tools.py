@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -24,30 +20,20 @@ from aiolibp2p.cli.options import (
 )
 from aiolibp2p.cli.output import print_fields, print_json, progress_bar, rate_text, size_text
 from aiolibp2p.cli.running import make_host, run
+from aiolibp2p.cli.watching import LISTEN_ADDRESS, announce_until_signal
 from aiolibp2p.errors import NegotiationError, StreamResetError
-from aiolibp2p.host import Host
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.net.connection import Connection
-from aiolibp2p.net.events import (
-    ConnectionClosed,
-    ConnectionOpened,
-    ConnectionRefused,
-    Event,
-    EventStream,
-    InboundFailed,
-)
 from aiolibp2p.net.stream import NEGOTIATION_FAILED
 from aiolibp2p.protocols.perf import PROTOCOL, PerfResult
 
-_LISTEN_ADDRESS = "/ip4/127.0.0.1/tcp/0"
 _PERF_BYTES = 256 << 20
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def listen(
     context: typer.Context,
     addresses: Annotated[
-        list[str] | None, typer.Argument(metavar="ADDR", help=f"Where to listen; {_LISTEN_ADDRESS} without any.")
+        list[str] | None, typer.Argument(metavar="ADDR", help=f"Where to listen; {LISTEN_ADDRESS} without any.")
     ] = None,
     perf: Annotated[bool, typer.Option("--perf", help="Let peers measure throughput.")] = False,
     as_json: JsonOption = False,
@@ -56,60 +42,13 @@ def listen(
 ) -> None:
     """Run a bare host until Ctrl-C or SIGTERM."""
     settings = note_globals(context, key, debug=debug)
-    parsed = [parse_address(address) for address in addresses or (_LISTEN_ADDRESS,)]
+    parsed = [parse_address(address) for address in addresses or (LISTEN_ADDRESS,)]
     run(lambda: _listen(settings, parsed, serve_perf=perf, as_json=as_json), for_throughput=True)
 
 
 async def _listen(settings: Settings, addresses: list[Multiaddr], *, serve_perf: bool, as_json: bool) -> None:
     async with make_host(settings, addresses, serve_perf=serve_perf) as host:
-        events = host.events()
-        _end_on_signals(events)
-        if as_json:
-            texts = [str(address) for address in host.addresses]
-            print_json({"peer_id": str(host.peer_id), "addresses": texts, "pid": os.getpid()})
-        else:
-            _announce(host)
-        # Only for a person: a script that does not read our stderr would stop us when the pipe is full.
-        watched = not as_json and sys.stderr.isatty()
-        async for event in events:
-            text = _event_text(event) if watched else None
-            if text is not None:
-                print(text, file=sys.stderr)
-
-
-def _end_on_signals(events: EventStream) -> None:
-    """End the events, and with them the command, at the first signal; a second one acts as ever."""
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        events.end()
-        for number in _STOP_SIGNALS:
-            loop.remove_signal_handler(number)
-
-    try:
-        for number in _STOP_SIGNALS:
-            loop.add_signal_handler(number, stop)
-    except NotImplementedError:
-        pass  # on Windows, Ctrl-C cancels the command
-
-
-def _announce(host: Host) -> None:
-    print_fields([("peer ID", str(host.peer_id)), ("listening on", [str(address) for address in host.addresses])])
-    if sys.stdout.isatty():
-        print(f"Ctrl-C ends it. In another terminal: aiolibp2p ping {host.addresses[0]}", file=sys.stderr)
-
-
-def _event_text(event: Event) -> str | None:
-    match event:
-        case ConnectionOpened(connection):
-            return f"{connection.direction} connection: {connection.peer_id} at {connection.remote_address}"
-        case ConnectionClosed(connection, error):
-            return f"connection ended: {connection.peer_id}: {error}"
-        case ConnectionRefused(address, error):
-            return f"connection refused: {address}: {error}"
-        case InboundFailed(error):
-            return f"inbound connection failed: {error}"
-    return None
+        await announce_until_signal(host, as_json=as_json)
 
 
 def perf(

@@ -1,0 +1,47 @@
+"""`daemon`: a node that serves the blocks of its repo."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from aiolibp2p.cli import running
+from aiolibp2p.cli.options import JsonOption, Settings, parse_address, with_globals
+from aiolibp2p.cli.sources import RepoOption, open_repo
+from aiolibp2p.cli.watching import LISTEN_ADDRESS, announce_until_signal
+from aiolibp2p.identity.keys import PrivateKey
+from aiolibp2p.identity.multiaddr import Multiaddr
+from aiolibp2p.node.daemon import running_node
+from aiolibp2p.node.repo import Repo
+
+_log = logging.getLogger("aiolibp2p.daemon")
+
+
+@with_globals
+def daemon(
+    settings: Settings,
+    listen: Annotated[
+        list[str] | None, typer.Option("--listen", metavar="ADDR", help=f"Where to; {LISTEN_ADDRESS} without any.")
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="ADDR", help="More addresses, as --listen.")] = None,
+    repo: RepoOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the blocks of the repo to peers until Ctrl-C or SIGTERM; log to stderr."""
+    if not settings.debug:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    addresses = [parse_address(address) for address in [*(listen or ()), *(more or ())] or [LISTEN_ADDRESS]]
+    key = None if settings.key is None else running.read_key(settings.key)
+    with open_repo(repo, create=True) as opened:
+        running.run(lambda: _serve(opened, addresses, key, as_json=as_json), for_throughput=True)
+    _log.info("repo %s is free again", opened.path)
+
+
+async def _serve(repo: Repo, listen: Sequence[Multiaddr], key: PrivateKey | None, *, as_json: bool) -> None:
+    async with running_node(repo, listen, key=key, timeouts=running.TIMEOUTS) as node:
+        _log.info("serving the blocks of repo %s", repo.path)
+        await announce_until_signal(node.host, as_json=as_json)
+        _log.info("leaving")

@@ -1,0 +1,52 @@
+"""What runs for as long as a node does: a host, and Bitswap over the blocks of a repo."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiolibp2p.bitswap import Bitswap
+from aiolibp2p.blocks.store import Blockstore
+from aiolibp2p.host import Host
+from aiolibp2p.identity.keys import PrivateKey
+from aiolibp2p.identity.multiaddr import Multiaddr
+from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.node.repo import Repo
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The parts of a running node."""
+
+    host: Host
+    store: Blockstore
+    bitswap: Bitswap
+
+
+@asynccontextmanager
+async def running_node(
+    repo: Repo,
+    listen: Sequence[Multiaddr],
+    *,
+    key: PrivateKey | None = None,
+    limits: Limits | None = None,
+    timeouts: Timeouts | None = None,
+) -> AsyncIterator[Node]:
+    """Serve the blocks of a repo to peers, and take blocks from them, while the context is entered.
+
+    Args:
+        repo: stays the caller's, and stays open.
+        key: None means that of the repo.
+
+    Raises:
+        ListenError: an address cannot be listened on.
+        StorageError, DeadlineError: the store does not open.
+    Cancellation: host and store are closed.
+    """
+    async with (
+        repo.store(limits=limits, timeouts=timeouts) as store,
+        Host(listen=listen, key=key or repo.key, limits=limits, timeouts=timeouts) as host,
+        Bitswap(host, store) as bitswap,
+    ):
+        yield Node(host, store, bitswap)

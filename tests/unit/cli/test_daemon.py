@@ -1,0 +1,139 @@
+"""Tests of `daemon` as a process of its own, with commands in this one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiolibp2p import Cid, Multiaddr, PrivateKey
+from aiolibp2p.cli import main
+
+RUN = "import sys; from aiolibp2p.cli import main; sys.exit(main())"
+CONTENT = hashlib.shake_256(b"five megabytes").digest(5_000_000)
+SHA_256 = hashlib.sha256(CONTENT).hexdigest()
+
+pytestmark = [pytest.mark.sockets, pytest.mark.slow]
+
+
+class Daemon:
+    """A daemon on a repo, ready."""
+
+    def __init__(self, repo: Path, *words: str) -> None:
+        command = [sys.executable, "-W", "error", "-c", RUN, "daemon", "--repo", str(repo), "--json", *words]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        self.said: dict[str, Any] = json.loads(line)
+        self.address: str = self.said["addresses"][0]
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
+        """Return exit code, the rest of stdout, and stderr."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        out, error = self.process.communicate()
+        return self.process.returncode, out, error
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    return tmp_path / "repo"
+
+
+@pytest.fixture
+def cid(capsys: pytest.CaptureFixture[str], repo: Path, tmp_path: Path) -> str:
+    """Give the CID of a file of 5 MB that the repo has."""
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    assert main(["add", str(path), "--repo", str(repo), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["bytes"] == len(CONTENT)
+    return str(Cid.parse(said["cid"]))
+
+
+@pytest.fixture
+def daemon(repo: Path, cid: str) -> Iterator[Daemon]:
+    """Give a daemon that serves the file."""
+    running = Daemon(repo, "--listen", "/ip4/127.0.0.1/tcp/0")
+    yield running
+    running.end(signal.SIGKILL)
+
+
+def test_a_file_of_one_process_is_the_file_of_another(
+    capsys: pytest.CaptureFixture[str], daemon: Daemon, repo: Path, cid: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "fetched"
+    command = [sys.executable, "-W", "error", "-c", RUN, "get", cid, "--from", daemon.address, "-o", str(target)]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = json.loads(done.stdout)
+    assert said == {"cid": cid, "bytes": len(CONTENT), "seconds": said["seconds"]}
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == SHA_256
+
+    # Other commands on its repo say who holds it, and a second daemon too.
+    for words in (["add", str(target)], ["cat", cid], ["daemon"]):
+        assert main([*words, "--repo", str(repo)]) == 1
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err.count("\n")) == ("", 1)
+        holder = f"{repo}: in use by process {daemon.process.pid}: end it, or use another directory"
+        assert holder in printed.err
+        assert printed.err.startswith(f"aiolibp2p {words[0]}: ")
+
+    code, out, error = daemon.end()
+    assert (code, out) == (0, "")
+    assert [line.split(" ", 2)[2] for line in error.splitlines()] == [
+        f"aiolibp2p.daemon INFO serving the blocks of repo {repo}",
+        "aiolibp2p.daemon INFO leaving",
+        f"aiolibp2p.daemon INFO repo {repo} is free again",
+    ]
+    assert main(["block", "stat", cid, "--repo", str(repo)]) == 0
+
+
+def test_the_line_of_a_daemon_says_who_and_where_it_is(
+    capsys: pytest.CaptureFixture[str], daemon: Daemon, repo: Path
+) -> None:
+    address = Multiaddr(daemon.address)
+    peer_id = str(PrivateKey.from_bytes((repo / "key").read_bytes()).public.peer_id)
+    assert daemon.said == {"peer_id": peer_id, "addresses": [str(address)], "pid": daemon.process.pid}
+    assert str(address.peer_id) == peer_id
+    assert main(["block", "get", str(Cid.from_data(CONTENT)), "--from", daemon.address]) == 1
+    assert ": fetch: block " in capsys.readouterr().err
+    code, out, _ = daemon.end(signal.SIGINT)
+    assert (code, out) == (0, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_repo_is_whole_and_free_when_its_daemon_was_killed(
+    daemon: Daemon, repo: Path, cid: str, tmp_path: Path
+) -> None:
+    daemon.end(signal.SIGKILL)
+    target = tmp_path / "kept"
+    assert main(["get", cid, "--repo", str(repo), "-o", str(target)]) == 0
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == SHA_256
+
+
+def test_a_daemon_makes_its_repo_and_listens_wherever_it_is_told(repo: Path, tmp_path: Path) -> None:
+    key = PrivateKey.generate()
+    (tmp_path / "key").write_bytes(bytes(key))
+    anywhere = "/ip4/127.0.0.1/tcp/0"
+    running = Daemon(repo, "--listen", anywhere, "--listen", anywhere, anywhere, "--key", str(tmp_path / "key"))
+    code, _, _ = running.end()
+    assert code == 0
+    assert len(set(running.said["addresses"])) == 3
+    assert running.said["peer_id"] == str(key.public.peer_id)
+
+
+def test_a_daemon_that_cannot_listen_says_so_in_one_line(capsys: pytest.CaptureFixture[str], repo: Path) -> None:
+    assert main(["daemon", "--repo", str(repo), "--listen", "/dns/a.example/tcp/0"]) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("aiolibp2p daemon: listen: no transport of this host listens there (/dns/a.example/tcp/0)")
+    assert main(["daemon", "--repo", str(repo), "--listen", "nowhere"]) == 2
