@@ -10,6 +10,7 @@ import pytest
 
 from aiolibp2p.cli.errors import CommandError, error_line, explain
 from aiolibp2p.errors import (
+    BlockNotFoundError,
     ConnectionEndedError,
     DeadlineError,
     DialError,
@@ -21,6 +22,7 @@ from aiolibp2p.errors import (
     NegotiationError,
     PeerIdMismatchError,
     RemoteProtocolError,
+    StorageError,
     StreamResetError,
 )
 
@@ -151,6 +153,27 @@ def test_a_protocol_in_vain_says_what_the_peer_lacks(protocol: str, hint: str) -
         (InvalidValueError("a word"), "session: a word"),
         (FileNotFoundError(errno.ENOENT, "x", "name"), "system: name: no such file or directory"),
         (CommandError("key", "no such file.", "another"), "key: no such file. Try: another"),
+        (
+            BlockNotFoundError("bafy"),
+            "fetch: block bafy not found. Try: --from ADDR, the address of a peer",
+        ),
+        (
+            DeadlineError("bitswap_fetch", 60.0, "no peer has sent bafy", stage="fetch"),
+            "fetch: no peer has sent bafy within 60 s. Try: again later",
+        ),
+        (
+            DeadlineError("storage", 10.0),
+            "session: the disk has not answered within 10 s. Try: again later, and",
+        ),
+        (
+            StorageError("/repo", "no space left on device", errno=errno.ENOSPC, stage="write"),
+            "write: /repo: no space left on device. Try: again when there is room on the disk",
+        ),
+        (StorageError("/repo", "in use by process 7"), "storage: /repo: in use by process 7"),
+        (
+            NegotiationError(("/ipfs/bitswap/1.2.0",)),
+            "protocol negotiation: the peer does not speak /ipfs/bitswap/1.",
+        ),
         (ZeroDivisionError("by zero"), "unexpected error: ZeroDivisionError: by zero. Try: --debug"),
     ],
 )
