@@ -120,7 +120,7 @@ class Link(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=self._owner.limits.transport_buffer_bytes)
         timeouts, clock = self._owner.timeouts, self._owner.clock
-        self._timer = clock.call_at(clock.now() + timeouts.upgrade, self._upgrade_too_slow)
+        self._timer = clock.call_at(clock.now() + timeouts.upgrade, self._on_timer)
         self._owner.link_opened(self)
         if self._upgrade is not None and not self._ended:
             self._send(self._upgrade.bytes_to_send())
@@ -248,10 +248,6 @@ class Link(asyncio.BufferedProtocol):
                 else:
                     self._keep_alive()
         return chunks
-
-    def _upgrade_too_slow(self) -> None:
-        self._timer = None
-        self._end(DeadlineError("upgrade", self._owner.timeouts.upgrade, stage=self.stage), drop=True)
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
@@ -418,18 +414,27 @@ class Link(asyncio.BufferedProtocol):
         if self.transport is not None and not self._gone:
             self.transport.abort()
 
-    def _keep_alive(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._session is not None:
-            self._timer = self._owner.clock.call_at(self._session.next_timeout(), self._on_timer)
-
     def _on_timer(self) -> None:
+        """End an upgrade that is too slow, or see to the keepalive.
+
+        The timer of the upgrade goes on as that of the keepalive, unless that is due earlier.
+        """
         self._timer = None
-        session = self._session
-        if session is None or self._ended:
+        session, timeouts = self._session, self._owner.timeouts
+        if self._ended:
+            return
+        if session is None or self._muxer_negotiation is not None:
+            self._end(DeadlineError("upgrade", timeouts.upgrade, stage=self.stage), drop=True)
             return
         session.handle_timeout(self._owner.clock.now())
         self.flush()
         if not self._ended:
-            self._keep_alive()
+            self._timer = self._owner.clock.call_at(session.next_timeout(), self._on_timer)
+
+    def _keep_alive(self) -> None:
+        """Begin with the keepalive: the upgrade is over."""
+        session, timeouts = self._session, self._owner.timeouts
+        if session is not None and timeouts.keepalive < timeouts.upgrade and not self._ended:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._owner.clock.call_at(session.next_timeout(), self._on_timer)
