@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,9 +21,8 @@ from aiolibp2p.cli import running
 from aiolibp2p.cli.errors import CommandError
 from aiolibp2p.cli.options import JsonOption, Settings, with_globals
 from aiolibp2p.cli.output import cumulative, print_fields, print_json, progress_bar, shown_name, write_bytes
-from aiolibp2p.cli.sources import FromOption, Origin, RepoOption, content_errors, open_repo, origin_of, parse_content
+from aiolibp2p.cli.sources import FromOption, Origin, RepoOption, content_errors, open_store, origin_of, parse_content
 from aiolibp2p.errors import InvalidValueError
-from aiolibp2p.node.repo import Repo
 from aiolibp2p.unixfs.layout import CHUNK_BYTES, MAX_LINKS
 
 _STDIN = "-"
@@ -50,8 +50,8 @@ def add(
 ) -> None:
     """Add files and directories to the repo; a printed CID is one whose blocks are all on disk."""
     layout = _layout(chunker, max_links)
-    with open_repo(repo, create=True) as opened, _interruptible(_STDIN in paths):
-        running.run(lambda: _add(opened, paths, layout, hidden=hidden, as_json=as_json), for_throughput=True)
+    with _interruptible(_STDIN in paths):
+        running.run(lambda: _add(repo, paths, layout, hidden=hidden, as_json=as_json), for_throughput=True)
 
 
 def _layout(chunker: str, max_links: int) -> unixfs.Layout:
@@ -75,8 +75,8 @@ def _interruptible(reads_stdin: bool) -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-async def _add(repo: Repo, paths: Sequence[str], layout: unixfs.Layout, *, hidden: bool, as_json: bool) -> None:
-    async with repo.store(timeouts=running.TIMEOUTS) as store:
+async def _add(repo: Path | None, paths: Sequence[str], layout: unixfs.Layout, *, hidden: bool, as_json: bool) -> None:
+    async with open_store(repo, create=True) as store:
         for path in paths:
             total_bytes = None if path == _STDIN else await asyncio.to_thread(_file_bytes, path)
             with progress_bar(total_bytes) as advance, content_errors():
@@ -104,12 +104,11 @@ def block_put(
     """Put one block into the repo and print its CID."""
     if codec not in _CODECS:
         raise CommandError("usage", f"{codec!r} is no codec", f"--cid-codec {' or '.join(_CODECS)}", is_usage=True)
-    with open_repo(repo, create=True) as opened:
-        data = _read_block(path)
-        cid = Cid.from_data(data, _CODECS[codec])
-        with content_errors():
-            links_of(cid, data)
-        running.run(lambda: _put(opened, cid, data))
+    data = _read_block(path)
+    cid = Cid.from_data(data, _CODECS[codec])
+    with content_errors():
+        links_of(cid, data)
+    running.run(lambda: _put(repo, cid, data))
     if as_json:
         print_json({"cid": str(cid), "bytes": len(data)})
     else:
@@ -127,8 +126,8 @@ def _read_block(path: str) -> bytes:
     return data
 
 
-async def _put(repo: Repo, cid: Cid, data: bytes) -> None:
-    async with repo.store(timeouts=running.TIMEOUTS) as store:
+async def _put(repo: Path | None, cid: Cid, data: bytes) -> None:
+    async with open_store(repo, create=True) as store:
         await store.put(cid, data)
 
 

@@ -41,7 +41,12 @@ def daemon(
 
 
 async def _serve(repo: Repo, listen: Sequence[Multiaddr], key: PrivateKey | None, *, as_json: bool) -> None:
-    async with running_node(repo, listen, key=key, timeouts=running.TIMEOUTS) as node:
+    from aiolibp2p.node.rpc import Rpc  # slow to import, and for nobody else
+
+    async with (
+        running_node(repo, listen, key=key, timeouts=running.TIMEOUTS) as node,
+        Rpc(repo, node, running.TIMEOUTS),
+    ):
         _log.info("serving the blocks of repo %s", repo.path)
         await announce_until_signal(node.host, as_json=as_json)
         _log.info("leaving")

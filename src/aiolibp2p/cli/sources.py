@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -18,10 +19,11 @@ from aiolibp2p.blocks.store import BlockSource, Blockstore
 from aiolibp2p.cli import running
 from aiolibp2p.cli.errors import CommandError
 from aiolibp2p.cli.options import EXAMPLE_ADDRESS, Settings, parse_address
-from aiolibp2p.errors import InvalidValueError, Libp2pError, NegotiationError
+from aiolibp2p.errors import InvalidValueError, Libp2pError, NegotiationError, StorageError
 from aiolibp2p.host import Host
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.node.access import Access
 from aiolibp2p.node.recent import RecentBlockstore
 from aiolibp2p.node.repo import Repo, default_path
 from aiolibp2p.sansio.bitswap.message import PROTOCOLS
@@ -95,13 +97,12 @@ class Origin:
                 async with RecentBlockstore(_RECENT_BYTES) as recent, self._session(recent) as session:
                     yield session
                 return
-            with open_repo(self.repo, create=bool(self.peers)) as repo:
-                async with repo.store(timeouts=running.TIMEOUTS) as store:
-                    if not self.peers:
-                        yield store
-                        return
-                    async with self._session(store) as session:
-                        yield session
+            async with open_store(self.repo, create=bool(self.peers)) as store:
+                if not self.peers:
+                    yield store
+                    return
+                async with self._session(store) as session:
+                    yield session
 
     @asynccontextmanager
     async def _session(self, store: Blockstore) -> AsyncIterator[Session]:
@@ -120,6 +121,32 @@ def origin_of(settings: Settings, peers: Sequence[str] | None, repo: Path | None
         CommandError: an address is none.
     """
     return Origin(settings, [parse_address(peer) for peer in peers or ()], repo)
+
+
+@asynccontextmanager
+async def open_store(named: Path | None, *, create: bool) -> AsyncIterator[Blockstore]:
+    """Give the blocks of the repo that the command line names, or of the environment's; through its daemon if one runs.
+
+    Raises: as `Repo.open`.
+    Cancellation: the repo is free again.
+    """
+    path = named or default_path(os.environ, sys.platform)
+    access = None
+    try:
+        repo = Repo.open(path, create=create)
+    except StorageError as error:
+        access = Access.read(path) if error.errno == errno.EWOULDBLOCK else None
+        if access is None:
+            raise
+    if access is not None:
+        from aiolibp2p.node.remote import RemoteBlockstore  # slow to import, and seldom needed
+
+        async with RemoteBlockstore(path, access, running.TIMEOUTS) as remote:
+            yield remote
+        return
+    with repo:
+        async with repo.store(timeouts=running.TIMEOUTS) as store:
+            yield store
 
 
 def open_repo(named: Path | None, *, create: bool) -> Repo:

@@ -124,8 +124,8 @@ def _load(path: Path) -> PrivateKey:
     """Return the key, and complete a repo that is new. The lock is held."""
     version, key = path / _VERSION, path / _KEY
     if not version.exists():
-        _write(key, bytes(PrivateKey.generate()))
-        _write(version, FORMAT.encode())
+        write_private(key, bytes(PrivateKey.generate()))
+        write_private(version, FORMAT.encode())
     found = _read(version)
     if found != FORMAT.encode():
         said = found.decode("utf-8", "replace").strip()[:40]
@@ -142,7 +142,7 @@ def _read(path: Path) -> bytes:
         return file.read(_FILE_BYTES_MAX)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
     """Make a file that only its owner reads: after a crash it is there whole, or not at all."""
     unfinished = path.with_name(f"{path.name}.new")
     with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

@@ -79,8 +79,8 @@ def test_a_file_of_one_process_is_the_file_of_another(
     assert said == {"cid": cid, "bytes": len(CONTENT), "seconds": said["seconds"]}
     assert hashlib.sha256(target.read_bytes()).hexdigest() == SHA_256
 
-    # Other commands on its repo say who holds it, and a second daemon too.
-    for words in (["add", str(target)], ["cat", cid], ["daemon"]):
+    # What has no use for a running daemon says who holds the repo.
+    for words in (["init"], ["daemon"]):
         assert main([*words, "--repo", str(repo)]) == 1
         printed = capsys.readouterr()
         assert (printed.out, printed.err.count("\n")) == ("", 1)
@@ -96,6 +96,40 @@ def test_a_file_of_one_process_is_the_file_of_another(
         f"aiolibp2p.daemon INFO repo {repo} is free again",
     ]
     assert main(["block", "stat", cid, "--repo", str(repo)]) == 0
+
+
+def test_commands_on_the_repo_of_a_daemon_go_through_it(
+    capsys: pytest.CaptureFixture[str], daemon: Daemon, repo: Path, cid: str, tmp_path: Path
+) -> None:
+    new = tmp_path / "new"
+    new.write_bytes(CONTENT[::-1])
+    assert main(["add", str(new), "--repo", str(repo), "--json"]) == 0
+    added = json.loads(capsys.readouterr().out)
+    assert (added["bytes"], added["blocks"]) == (len(CONTENT), 21)
+    # It is served at once, and read on the repo.
+    for words in (["--from", daemon.address], ["--repo", str(repo)]):
+        target = tmp_path / words[0]
+        assert main(["get", added["cid"], *words, "-o", str(target)]) == 0
+        assert target.read_bytes() == CONTENT[::-1]
+    capsys.readouterr()
+    assert main(["refs", "-r", cid, "--repo", str(repo)]) == 0
+    assert len(capsys.readouterr().out.split()) == 20
+    missing = str(Cid.from_data(b"nobody has this"))
+    assert main(["block", "stat", missing, "--repo", str(repo)]) == 1
+    assert f": fetch: block {missing} not found" in capsys.readouterr().err
+    assert daemon.end()[0] == 0
+    assert main(["block", "stat", added["cid"], "--repo", str(repo)]) == 0
+
+
+def test_a_fetch_into_the_repo_of_a_daemon_is_served_by_it(
+    capsys: pytest.CaptureFixture[str], daemon: Daemon, cid: str, tmp_path: Path
+) -> None:
+    repo = tmp_path / "second"
+    second = Daemon(repo)
+    assert main(["get", cid, "--from", daemon.address, "--repo", str(repo), "-o", str(tmp_path / "a")]) == 0
+    assert main(["get", cid, "--from", second.address, "-o", str(tmp_path / "b")]) == 0
+    assert second.end()[0] == 0
+    assert (tmp_path / "b").read_bytes() == CONTENT
 
 
 def test_the_line_of_a_daemon_says_who_and_where_it_is(
