@@ -27,8 +27,8 @@ MUXERS: Sequence[str] = (yamux.PROTOCOL,)
 FLUSH_BYTES = 4 * 65_519
 """Plaintext of one `encrypt` and one `transport.write`: four full Noise messages."""
 EARLY_STREAMS = 32
-"""Streams with something to send before the end of a turn of the loop: so many leave at once, and the peer works on them
-while the rest of the turn runs (32 streams at a time: 28,000 a second instead of 16,000)."""
+"""Streams with something to send before the end of a turn of the loop: so many leave at once, and the peer works on
+them while the rest of the turn runs (32 streams at a time: 28,000 a second instead of 16,000)."""
 RECEIVE_BYTES = 256 << 10
 _LARGE_BLOCK_BYTES = 8 << 20
 
