@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from aiolibp2p.errors import RemoteProtocolError
 from aiolibp2p.sansio.multistream import proposal
-from aiolibp2p.sansio.yamux import DATA, SYN
+from aiolibp2p.sansio.yamux import DATA, PING, SYN
 from aiolibp2p.sim import current_loop
 from tests.support.hosts import ECHO, against_raw
 
@@ -26,4 +27,14 @@ async def test_nothing_escapes_from_a_chunk_that_ends_the_session_behind_a_propo
         assert connection.ended is not None
         assert connection.streams == connection.tombstones == []
         assert host.connections == []
+        assert current_loop().unhandled == []
+
+
+async def test_nothing_escapes_from_a_broken_record_behind_one_that_asks_for_an_answer() -> None:
+    async with against_raw() as (_, link, connection):
+        question = bytes((0, PING, 0, SYN)) + bytes(8)
+        link.write(bytes(link.channel.encrypt((question,))) + b"\x00\x20" + bytes(32))
+        await current_loop().settle()
+        assert isinstance(connection.ended, RemoteProtocolError)
+        assert connection.ended.protocol == "noise"
         assert current_loop().unhandled == []

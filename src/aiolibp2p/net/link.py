@@ -326,7 +326,8 @@ class Link(asyncio.BufferedProtocol):
             self._flush_scheduled = True
             self._owner.loop.call_soon(self.flush)
         elif not self._dispatching and self._session is not None and len(self._session.scheduled) >= EARLY_STREAMS:
-            self.flush()
+            # Who waits for room is told at the end of the turn, not from within somebody's write.
+            self._pull(self._session)
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call back once, in turn with others, when there is room or the connection is over."""
@@ -335,13 +336,10 @@ class Link(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Send what is queued, as far as the socket takes it."""
         self._flush_scheduled = False
-        session, channel = self._session, self._channel
-        if self._ended or session is None or channel is None:
+        session = self._session
+        if self._ended or session is None:
             return
-        while (session.control_bytes or session.scheduled) and not self._paused:
-            self._send(channel.encrypt(session.bytes_to_send(FLUSH_BYTES)))
-        if self._prefix:
-            self._send(b"")
+        self._pull(session)
         if self._room_waiters:
             self._wake_room_waiters(session)
         if session.changed and self.connection is not None:
@@ -349,6 +347,16 @@ class Link(asyncio.BufferedProtocol):
             self.connection.on_events(cast(Sequence[MuxedStream], changed))
         if session.terminated is not None:
             self._end(session.terminated)
+
+    def _pull(self, session: yamux.YamuxSession) -> None:
+        channel = self._channel
+        assert channel is not None  # a session has one
+        if channel.failure is not None:
+            return  # the link ends once what came before the failure was taken
+        while (session.control_bytes or session.scheduled) and not self._paused and not self._ended:
+            self._send(channel.encrypt(session.bytes_to_send(FLUSH_BYTES)))
+        if self._prefix:
+            self._send(b"")
 
     def _wake_room_waiters(self, session: yamux.YamuxSession) -> None:
         waiters = self._room_waiters
