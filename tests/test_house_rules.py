@@ -228,7 +228,7 @@ BAD_TEXT_EXAMPLES = {
     "package address": "https://host.example/a-1.0.whl",
     "registry": '"resolved": "x"',
     "registry host": "proxy.golang.org",
-    "path of one machine": "cd /work/main",
+    "path of one machine": "cd /home/someone/checkout",
 }
 
 
