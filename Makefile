@@ -32,7 +32,7 @@ lint: $(VENV)/.test-installed
 	@echo "ruff, mypy and import-linter: nothing found"
 
 unit: $(VENV)/.test-installed
-	@$(PY) -m pytest tests/unit tests/property tests/conformance tests/test_house_rules.py
+	@$(PY) -m pytest tests/unit tests/property tests/test_house_rules.py
 
 sim: $(VENV)/.test-installed
 	@$(PY) -m pytest tests/sim
