@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiolibp2p.bitswap.client import Session
 from aiolibp2p.bitswap.exchange import Bitswap
+from aiolibp2p.bitswap.session import Session
 
 __all__ = ["Bitswap", "Session"]

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from aiolibp2p.bitswap.client import Client, Reaching, Session
+from aiolibp2p.bitswap.client import Client
+from aiolibp2p.bitswap.context import Context
 from aiolibp2p.bitswap.server import Server
+from aiolibp2p.bitswap.session import Reaching, Session
 from aiolibp2p.bitswap.wire import GARBAGE_COLLECTED, MessageReader, no_way_to, protocol_of, protocols_of
 from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.blocks.store import Blockstore
@@ -49,25 +51,17 @@ class Bitswap:
             raise LocalProtocolError("it can be entered once")
         host = self._host
         self._tasks = Tasks(asyncio.get_running_loop(), host.crashed)
-        clock, limits, timeouts = host.clock, host.limits, host.timeouts
-        self._client_ = Client(
-            self._store,
-            clock,
-            limits=limits,
-            timeouts=timeouts,
-            opened=self._open,
-            protocol=self._protocol,
-            kept=self._kept,
-        )
-        self._server_ = Server(
-            self._store,
-            self._tasks,
-            clock,
-            limits=limits,
-            timeouts=timeouts,
+        context = Context(
+            store=self._store,
+            tasks=self._tasks,
+            clock=host.clock,
+            limits=host.limits,
+            timeouts=host.timeouts,
             opened=self._open,
             protocol=self._protocol,
         )
+        self._client_ = Client(context, kept=self._kept)
+        self._server_ = Server(context)
         for protocol in PROTOCOLS:
             host.serve(protocol, self._read)
         self._unwatch = host.watch(self._gone)

@@ -11,15 +11,12 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from aiolibp2p.bitswap.context import Context
 from aiolibp2p.bitswap.wire import MessageWriter
 from aiolibp2p.blocks.cid import Cid
-from aiolibp2p.blocks.store import Blockstore
 from aiolibp2p.errors import Libp2pError, LimitError
 from aiolibp2p.identity.peer_id import PeerId
-from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.net.stream import Stream
-from aiolibp2p.net.tasks import Tasks
-from aiolibp2p.runtime import Clock
 from aiolibp2p.sansio.bitswap.engine import Engine
 from aiolibp2p.sansio.bitswap.message import Message, encode
 from aiolibp2p.sansio.bitswap.wants import Batch
@@ -28,33 +25,16 @@ T = TypeVar("T")
 
 
 class Server:
-    """Answers wants from a store.
+    """Answers wants from a store."""
 
-    Args:
-        opened: opens a stream to a peer, or raises a Libp2pError.
-        protocol: returns the Bitswap that answers to a peer are written in.
-    """
-
-    def __init__(
-        self,
-        store: Blockstore,
-        tasks: Tasks,
-        clock: Clock,
-        *,
-        limits: Limits,
-        timeouts: Timeouts,
-        opened: Callable[[PeerId], Stream],
-        protocol: Callable[[PeerId], str],
-    ) -> None:
-        self.engine: Engine[PeerId] = Engine(limits, timeouts)
+    def __init__(self, context: Context) -> None:
+        self.engine: Engine[PeerId] = Engine(context.limits, context.timeouts)
         self.storage_failures = 0
         """Look-ups and loads that storage did not answer."""
-        self._store = store
-        self._tasks = tasks
-        self._clock = clock
-        self._limits = limits
-        self._opened = opened
-        self._protocol = protocol
+        self._context = context
+        self._store = context.store
+        self._tasks = context.tasks
+        self._clock = context.clock
         self._writers: dict[PeerId, MessageWriter[Batch]] = {}
         self._looking: set[PeerId] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -153,11 +133,11 @@ class Server:
         message = self.engine.answer(batch, blocks)
         writer = self._writers.get(peer_id)
         if writer is None:
-            writer = self._writers[peer_id] = MessageWriter(peer_id, self, self._opened)
+            writer = self._writers[peer_id] = MessageWriter(peer_id, self, self._context.opened)
         buffers: list[bytes] = []
         if message:
             try:
-                buffers = encode(message, self._limits.bitswap_message_bytes, self._protocol(peer_id))
+                buffers = encode(message, self._context.limits.bitswap_message_bytes, self._context.protocol(peer_id))
             except LimitError:
                 self.storage_failures += 1  # the store gave more bytes than it had said
         if buffers:
