@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, NoReturn, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from aiolibp2p.sim.network import Listener, SimNet
 from aiolibp2p.sim.scheduler import (
@@ -20,18 +22,25 @@ from aiolibp2p.sim.scheduler import (
     DeadlockError,
     EscapeError,
     LivelockError,
+    Schedule,
     SimEvent,
     TimeLimitError,
     VirtualTimeLoop,
 )
+from aiolibp2p.sim.sockets import Placeholder, Placeholders, destination
 from aiolibp2p.sim.tasks import SimFuture, SimTask, describe_task
+from aiolibp2p.sim.tls import Tls
 from aiolibp2p.sim.trace import Trace
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = [
     "DeadlockError",
     "EscapeError",
     "LeftoverError",
     "LivelockError",
+    "Schedule",
     "SimEvent",
     "SimLoop",
     "TimeLimitError",
@@ -41,6 +50,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+SOCKET_KINDS = ((socket.SOCK_STREAM, socket.IPPROTO_TCP), (socket.SOCK_DGRAM, socket.IPPROTO_UDP))
 
 
 class LeftoverError(AssertionError):
@@ -56,23 +67,26 @@ class SimLoop(VirtualTimeLoop):
 
     net: SimNet | None = None
     """Where connections and listeners live."""
+    executor_seconds = 0.0
+    """The virtual time that a job of an executor takes."""
     _task_factory: Any  # of BaseEventLoop, which the type stubs leave out
 
     def __init__(
         self,
         seed: int | str = 0,
         *,
-        shuffle: bool = False,
+        schedule: Schedule = "fifo",
         limit_seconds: float = LIMIT_SECONDS,
         trace: Trace | None = None,
     ) -> None:
         """Make a loop at virtual time 0, without a network; the arguments are those of `run`."""
-        super().__init__(seed, shuffle=shuffle, limit_seconds=limit_seconds, trace=trace)
+        super().__init__(seed, schedule=schedule, limit_seconds=limit_seconds, trace=trace)
         self.unhandled: list[dict[str, Any]] = []
         """What was reported to the exception handler."""
         self._tasks: list[asyncio.Task[Any]] = []
         self._tasks_limit = 1024
         self._task_number = itertools.count(1)
+        self._placeholders = Placeholders()
         self.set_exception_handler(self._record_unhandled)
 
     # Tasks, futures, executors
@@ -105,7 +119,7 @@ class SimLoop(VirtualTimeLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: object, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
-        """Run `func(*args)` in this thread, as a callback of its own that takes no virtual time."""
+        """Run `func(*args)` in this thread, as a callback of its own, after `executor_seconds` of virtual time."""
         self._check_closed()
         future: asyncio.Future[T] = self.create_future()
 
@@ -119,7 +133,10 @@ class SimLoop(VirtualTimeLoop):
             else:
                 future.set_result(result)
 
-        self.call_soon(work)
+        if self.executor_seconds:
+            self.call_later(self.executor_seconds, work)
+        else:
+            self.call_soon(work)
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncio's own
@@ -137,20 +154,92 @@ class SimLoop(VirtualTimeLoop):
         return self.net
 
     async def create_connection(  # type: ignore[override]
-        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: Any = None, port: Any = None, **options: Any
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: Any = None,
+        port: Any = None,
+        *,
+        ssl: ssl.SSLContext | bool | None = None,
+        sock: socket.socket | None = None,
+        **options: Any,
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        """Connect over the simulated network."""
-        return await self._sim_net().create_connection(protocol_factory, host, port, **options)
+        """Connect over the simulated network, with TLS if `ssl` says so; `sock` comes from `sock_connect`.
 
-    async def create_server(
-        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: Any = None, port: Any = None, **options: Any
+        Raises:
+            OSError: refused, timed out, or a name that does not resolve.
+            ssl.SSLError: the TLS handshake failed.
+            EscapeError: `sock` is connected outside the simulation.
+        Cancellation: the connection is given up.
+        """
+        tls = Tls.client(self, ssl, host, options) if ssl else None
+        factory = protocol_factory if tls is None else partial(tls.wrap, protocol_factory)
+        transport: asyncio.Transport
+        if sock is None:
+            transport, protocol = await self._sim_net().create_connection(factory, host, port, **options)
+        else:
+            placeholder, protocol = self._placeholders.take(sock), factory()
+            transport = placeholder.hand_over(protocol)
+        return (transport, protocol) if tls is None else await tls.secured(transport)
+
+    async def create_server(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: Any = None,
+        port: Any = None,
+        *,
+        ssl: ssl.SSLContext | None = None,
+        sock: object = None,
+        **options: Any,
     ) -> asyncio.Server:
-        """Listen on the simulated network."""
-        return await self._sim_net().create_server(protocol_factory, host, port, **options)
+        """Listen on the simulated network, with TLS if `ssl` is given.
 
-    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> list[Any]:
-        """Resolve a name of the simulated network."""
-        return self._sim_net().getaddrinfo(host, port)
+        Raises:
+            OSError: the address is in use or not ours.
+            EscapeError: a real socket was given.
+        """
+        if sock is not None:
+            raise EscapeError("create_server(sock=) listens on a real socket: give host and port")
+        tls = Tls.server(self, ssl, options) if ssl is not None else None
+        factory = protocol_factory if tls is None else partial(tls.wrap, protocol_factory)
+        return await self._sim_net().create_server(factory, host, port, **options)
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect over the simulated network in a socket's stead; `create_connection(sock=)` takes it from there.
+
+        Raises:
+            OSError: refused, timed out, or a name that does not resolve.
+            EscapeError: it is no TCP socket.
+        Cancellation: the connection is given up.
+        """
+        if sock.type != socket.SOCK_STREAM:
+            raise EscapeError("sock_connect() of a socket that is not TCP")
+        placeholder = Placeholder()
+        await self._sim_net().create_connection(lambda: placeholder, *destination(address))
+        self._placeholders.add(sock, placeholder)
+
+    async def getaddrinfo(  # type: ignore[override]
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
+        """Resolve a name of the simulated network.
+
+        Raises:
+            socket.gaierror: nobody has that name, or no address of that family.
+        """
+        if host is None and flags & socket.AI_PASSIVE:
+            names = ["0.0.0.0", "::"]
+        else:
+            names = self._sim_net().resolve(host)
+        found: list[tuple[int, int, int, str, tuple[Any, ...]]] = []
+        for ip in names:
+            of = socket.AF_INET6 if ":" in ip else socket.AF_INET
+            name = (ip, int(port or 0), 0, 0) if ":" in ip else (ip, int(port or 0))
+            if family in (0, of):
+                found += [(of, kind, ip_proto, "", name) for kind, ip_proto in SOCKET_KINDS if type in (0, kind)]
+        if proto:
+            found = [entry for entry in found if entry[2] == proto]
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return found
 
     def _start_serving(self, factory: Any, listener: Listener, _ssl: object, server: Any, *_options: object) -> None:
         listener.start(factory, server)  # asyncio.Server calls this and the next
@@ -202,7 +291,7 @@ def run(
     *,
     seed: int | str = 0,
     net: bool = True,
-    shuffle: bool = False,
+    schedule: Schedule = "fifo",
     limit_seconds: float = LIMIT_SECONDS,
     trace: Trace | None = None,
     strict: bool = False,
@@ -213,7 +302,7 @@ def run(
         main: the coroutine, or what makes it.
         seed: everything random in the simulation is drawn from it.
         net: give the loop a network of one host; it is `current_loop().net`.
-        shuffle: run the tasks of one turn in a seeded order.
+        schedule: "random" runs the tasks of one turn in a seeded order.
         limit_seconds: virtual time after which the run fails.
         trace: where to record what happens.
         strict: fail when a task or a timer is left at the end, or an exception escaped from a callback.
@@ -224,7 +313,7 @@ def run(
         TimeLimitError: the limit of virtual time is reached.
         LeftoverError: something is left, in a strict run.
     """
-    loop = SimLoop(seed, shuffle=shuffle, limit_seconds=limit_seconds, trace=trace)
+    loop = SimLoop(seed, schedule=schedule, limit_seconds=limit_seconds, trace=trace)
     if net:
         loop.net = SimNet(loop)
     left: list[str] = []
@@ -275,8 +364,8 @@ def _fence(name: str) -> Callable[..., NoReturn]:
 for _name in (
     *("add_reader", "remove_reader", "add_writer", "remove_writer", "add_signal_handler", "remove_signal_handler"),
     *("sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendto"),
-    *("sock_connect", "sock_accept", "sock_sendfile", "sendfile", "connect_read_pipe", "connect_write_pipe"),
-    *("subprocess_shell", "subprocess_exec", "create_unix_connection", "create_unix_server", "start_tls"),
+    *("sock_accept", "sock_sendfile", "sendfile", "connect_read_pipe", "connect_write_pipe"),
+    *("subprocess_shell", "subprocess_exec", "create_unix_connection", "create_unix_server"),
     *("create_datagram_endpoint", "connect_accepted_socket", "getnameinfo"),
 ):
     setattr(SimLoop, _name, _fence(_name))

@@ -11,12 +11,14 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import NoReturn, TypeVarTuple
+from typing import Literal, NoReturn, TypeVarTuple
 
 from aiolibp2p.sim.tasks import describe_blocked, task_of
 from aiolibp2p.sim.trace import Trace
 
 Ts = TypeVarTuple("Ts")
+Schedule = Literal["fifo", "random"]
+"""In which order the tasks of one turn run: as asyncio runs them, or in an order drawn from the seed."""
 
 NS = 1_000_000_000
 """Nanoseconds in a second."""
@@ -77,7 +79,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self,
         seed: int | str = 0,
         *,
-        shuffle: bool = False,
+        schedule: Schedule = "fifo",
         limit_seconds: float = LIMIT_SECONDS,
         trace: Trace | None = None,
     ) -> None:
@@ -85,11 +87,18 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
         Args:
             seed: everything random in the simulation is drawn from it.
-            shuffle: run the tasks of one turn in a seeded order; plain callbacks keep theirs, as asyncio promises.
+            schedule: "random" runs the tasks of one turn in a seeded order, and plain callbacks in theirs, as asyncio
+                promises.
             limit_seconds: virtual time after which the run fails; `math.inf` for none.
             trace: where to record what happens.
+
+        Raises:
+            ValueError: there is no such schedule.
         """
         super().__init__()
+        if schedule not in ("fifo", "random"):
+            asyncio.BaseEventLoop.close(self)  # else the collector warns of a loop that was not closed
+            raise ValueError(f"no schedule {schedule!r}: there are 'fifo' and 'random'")
         self.seed = seed
         self.trace = trace
         self.next_order = itertools.count(1).__next__
@@ -106,7 +115,8 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._cancelled_timers = 0
         self._late_timers = 0
         self._settlers: deque[asyncio.Future[None]] = deque()
-        self._shuffle = random.Random(f"{seed}/schedule") if shuffle else None
+        self._checks: list[Callable[[], object]] = []
+        self._shuffle = random.Random(f"{seed}/schedule") if schedule == "random" else None
 
     # Time
 
@@ -130,6 +140,19 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         settled = self.create_future()
         self._settlers.append(settled)
         await settled
+
+    def at_each_instant(self, check: Callable[[], object]) -> Callable[[], None]:
+        """Call `check()` whenever nothing more can run at an instant; return what ends that.
+
+        That is before the clock moves and before `settle` returns. What it raises ends the run.
+        """
+        self._checks.append(check)
+
+        def end() -> None:
+            if check in self._checks:
+                self._checks.remove(check)
+
+        return end
 
     async def pass_time(self, seconds: float) -> None:
         """Wait until `seconds` of virtual time have passed; a test may, for it costs no real time.
@@ -209,8 +232,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             if not turn:
                 if self._stopping:
                     return
-                if not self._wake_settler():
-                    self._advance()
+                if self._end_instant():
                     callbacks = 0
                 continue
             callbacks += turn
@@ -234,6 +256,19 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             timer = self._pop_timer()
             if not timer._cancelled:
                 self._ready.append(timer)
+
+    def _end_instant(self) -> bool:
+        """Find something to do when nothing can run any more, and return whether the clock moved for it."""
+        if (self._checks and self._run_checks()) or self._wake_settler():
+            return False
+        self._advance()
+        return True
+
+    def _run_checks(self) -> bool:
+        """Run what is to run at each instant, and return whether that made work."""
+        for check in tuple(self._checks):
+            check()
+        return bool(self._ready or (self._heap and self._heap[0][0] <= self._now_ns))
 
     def _wake_settler(self) -> bool:
         while self._settlers:
@@ -263,7 +298,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def _livelock(self, callbacks: int) -> NoReturn:
         names = Counter(str(task_of(handle) or handle) for handle in itertools.islice(self._ready, 1000))
         busiest = "\n".join(f"  {name}" for name, _ in names.most_common(5))
-        raise LivelockError(f"{callbacks} callbacks at {self._now:.9f} s and no end; runnable are\n{busiest}")
+        raise LivelockError(
+            f"{callbacks} callbacks at {self._now:.9f} s and no end; runnable are\n{busiest}\n" + describe_blocked(self)
+        )
 
     def _reorder(self, rng: random.Random) -> None:
         """Shuffle the steps of tasks and merge them among the plain callbacks, whose order stays."""

@@ -92,6 +92,54 @@ async def test_settle_returns_when_everything_else_waits_and_no_time_has_passed(
     await task
 
 
+async def test_checks_run_before_the_clock_moves_and_before_settle_returns() -> None:
+    loop = current_loop()
+    seen: list[tuple[int, int]] = []
+    steps = 0
+
+    async def work() -> None:
+        nonlocal steps
+        for _ in range(3):
+            for _ in range(5):
+                await asyncio.sleep(0)
+            steps += 1
+            await loop.pass_time(1)
+
+    task = loop.create_task(work())
+    end = loop.at_each_instant(lambda: seen.append((loop.time_ns() // NS, steps)))
+    await loop.settle()
+    assert seen == [(0, 1)]
+    await task
+    end()
+    end()
+    await loop.pass_time(1)
+    assert list(dict.fromkeys(seen)) == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_what_a_check_raises_ends_the_run() -> None:
+    async def main() -> None:
+        loop = current_loop()
+
+        def check() -> None:
+            assert loop.time_ns() < 5 * NS
+
+        loop.at_each_instant(check)
+        while True:
+            await loop.pass_time(1)
+
+    with pytest.raises(AssertionError):
+        run(main)
+
+
+async def test_a_check_may_make_work_for_the_same_instant() -> None:
+    loop = current_loop()
+    event = asyncio.Event()
+    end = loop.at_each_instant(event.set)
+    await event.wait()
+    assert loop.time_ns() == 0
+    end()
+
+
 async def test_pending_timers_are_listed_soonest_first_and_without_the_cancelled() -> None:
     loop = current_loop()
     never = loop.call_at(math.inf, print)
@@ -154,8 +202,9 @@ def test_a_livelock_names_what_keeps_running() -> None:
 
     loop = SimLoop()
     loop.livelock_callbacks = 1000
-    with pytest.raises(LivelockError, match="spins"):
+    with pytest.raises(LivelockError, match="spins") as caught:
         loop.run_until_complete(spins())
+    assert "waits in" in str(caught.value)  # and the profile of all tasks
     loop.end()
     loop.close()
 
@@ -241,6 +290,17 @@ async def test_executors_run_in_this_thread() -> None:
     assert current_loop().time_ns() == 0
 
 
+async def test_a_job_of_an_executor_takes_the_virtual_time_it_is_said_to() -> None:
+    loop = current_loop()
+    loop.executor_seconds = 0.25
+    ended = await asyncio.gather(asyncio.to_thread(loop.time_ns), asyncio.to_thread(loop.time_ns))
+    assert list(ended) == [NS // 4] * 2
+    task = loop.create_task(asyncio.to_thread(print, "never"))
+    await loop.pass_time(0.1)
+    task.cancel()
+    await loop.pass_time(1)
+
+
 async def test_a_real_thread_cannot_wake_the_simulation() -> None:
     loop = current_loop()
     raised: list[Exception] = []
@@ -293,6 +353,12 @@ async def test_tasks_and_futures_keep_their_order_in_sets() -> None:
     await asyncio.wait(tasks)
 
 
+def test_there_are_two_schedules() -> None:
+    wrong: Any = "shuffled"
+    with pytest.raises(ValueError, match="'fifo' and 'random'"):
+        SimLoop(schedule=wrong)
+
+
 def steps_of(seed: int) -> list[str]:
     order: list[str] = []
 
@@ -308,7 +374,7 @@ def steps_of(seed: int) -> list[str]:
             loop.call_soon(order.append, str(i))
         await asyncio.gather(*tasks)
 
-    run(main, seed=seed, shuffle=True)
+    run(main, seed=seed, schedule="random")
     return order
 
 

@@ -112,7 +112,7 @@ def digest_of(seed: int) -> str:
                 trace.add(f"done {task.get_name()}")
         server.close()
 
-    run(main, seed=seed, shuffle=True, trace=trace)
+    run(main, seed=seed, schedule="random", trace=trace)
     assert trace.count > 500
     return trace.digest()
 
