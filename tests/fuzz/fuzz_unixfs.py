@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from aiolibp2p.blocks.cid import DAG_PB, RAW, Cid
 from aiolibp2p.blocks.dag import PbLink, encode_node
 from aiolibp2p.errors import BlockNotFoundError, InvalidValueError
-from aiolibp2p.unixfs.dag import FILE_END, Node, directory_entries, file_bytes, find_entry, parse_block
+from aiolibp2p.unixfs.dag import Node, directory_entries, find_entry, parse_block
+from aiolibp2p.unixfs.file import FILE_END, file_bytes
 from aiolibp2p.unixfs.node import NodeType, UnixFsNode, decode_unixfs, encode_unixfs
 
 LEAF = b"leaf"

@@ -115,26 +115,27 @@ class LmdbBlockstore:
         Cancellation: others who read the same blocks go on.
         """
         self._opened()
-        count, start = _FIRST_BLOCKS_AHEAD, 0
-        ahead: Asking[bytes] | None = self._blocks.ask(_keys(cids[:count]))
+        position, window = 0, cids[:_FIRST_BLOCKS_AHEAD]
+        ahead: Asking[bytes] | None = self._blocks.ask(_keys(window))
         try:
-            while ahead is not None:
-                asked, ahead = ahead, None
-                window = cids[start : start + count]
-                start += count
+            while window:
+                asked, ahead = ahead or self._blocks.ask(_keys(window)), None
                 try:
                     found = await asked.answers()
                 finally:
                     asked.leave()
+                position += len(window)
                 largest_bytes = max((len(data) for data in found.values() if data), default=1)
                 count = min(max(self._limits.storage_ahead_bytes // largest_bytes, 1), self._limits.storage_read_blocks)
-                if start < len(cids):
-                    ahead = self._blocks.ask(_keys(cids[start : start + count]))
+                following = cids[position : position + count]
+                if following:
+                    ahead = self._blocks.ask(_keys(following))
                 for cid in window:
                     data = cid.digest if cid.hash_code == IDENTITY else found.get(cid.multihash)
                     if data is None:
                         raise BlockNotFoundError(str(cid))
                     yield data
+                window = following or cids[position : position + count]
         finally:
             if ahead is not None:
                 ahead.leave()

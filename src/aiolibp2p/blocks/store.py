@@ -31,6 +31,8 @@ class BlockSource(Protocol):
     def fetch(self, cids: Sequence[Cid]) -> AsyncIterator[bytes]:
         """Yield the blocks in the order of `cids`, reading ahead a bounded number of bytes.
 
+        A list may grow meanwhile: what is appended before the end is reached is yielded too.
+
         Raises:
             BlockNotFoundError: one cannot be had; those before it were yielded.
         Cancellation: nothing is left behind; other readers of the same blocks go on.

@@ -9,7 +9,8 @@ from typing import Literal
 
 from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.blocks.store import BlockSource
-from aiolibp2p.unixfs.dag import Node, directory_entries, file_bytes, range_of, require_directory, require_file, resolve
+from aiolibp2p.unixfs.dag import Node, directory_entries, require_directory, require_file, resolve
+from aiolibp2p.unixfs.file import file_bytes, range_of
 
 Kind = Literal["file", "directory", "symlink"]
 

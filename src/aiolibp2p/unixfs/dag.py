@@ -1,7 +1,7 @@
-"""Reading: blocks as nodes of UnixFS, the bytes of a file in order, the entries of a directory, the end of a path.
+"""Reading: blocks as nodes of UnixFS, the entries of a directory, the end of a path.
 
 Blocks come from a BlockSource, which reads ahead in the order that is asked for. What a block claims of itself is
-checked: a file whose sizes do not add up is refused, for a range of it would be the wrong bytes.
+checked.
 """
 
 from __future__ import annotations
@@ -17,12 +17,6 @@ from aiolibp2p.blocks.store import BlockSource
 from aiolibp2p.errors import InvalidValueError
 from aiolibp2p.unixfs.hamt import Shard
 from aiolibp2p.unixfs.node import NodeType, UnixFsNode, decode_unixfs
-
-FILE_DEPTH_MAX = 32
-"""Levels of a file that is read: nodes of two links hold 2**32 chunks so, and a hostile file holds no more of us."""
-
-FILE_END = 1 << 63
-"""Beyond the end of every file: sizes are varints of 63 bits."""
 
 _HASH_BITS = 64
 
@@ -93,74 +87,6 @@ async def load(source: BlockSource, cid: Cid) -> Node:
         InvalidValueError: it is not of UnixFS.
     """
     return parse_block(cid, await source.get(cid))
-
-
-async def file_bytes(source: BlockSource, root: Node, offset: int, end: int) -> AsyncGenerator[bytes, None]:
-    """Give the bytes of a file from `offset` to before `end`, a block's worth at a time; skip what lies outside.
-
-    Raises:
-        BlockNotFoundError: a block is missing; the bytes before it were given.
-        InvalidValueError: a block is not of this file, or is not as large as its parent says.
-    """
-    stack: list[_Children] = []
-    node, start = root, 0
-    try:
-        while True:
-            if not node.unixfs.is_file:
-                raise InvalidValueError(f"block {node.cid}: a {node.type.name.lower()} inside a file")
-            inside = node.data[max(0, offset - start) : max(0, min(end, start + len(node.data)) - start)]
-            if inside:
-                yield inside
-            stack.append(_Children(source, node, start, offset, end))
-            if len(stack) > FILE_DEPTH_MAX:
-                raise InvalidValueError(f"block {node.cid}: the file has more than {FILE_DEPTH_MAX} levels")
-            while (part := stack[-1].next_part()) is None:
-                await stack.pop().close()
-                if not stack:
-                    return
-            node, start = await stack[-1].load(part), part.start
-    finally:
-        while stack:
-            await stack.pop().close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A child's place in its file."""
-
-    cid: Cid
-    start: int
-    file_bytes: int
-
-
-class _Children:
-    """The children of a node that lie in the range, as they come from the source."""
-
-    __slots__ = ("_blocks", "_parts")
-
-    def __init__(self, source: BlockSource, node: Node, start: int, offset: int, end: int) -> None:
-        parts: list[_Part] = []
-        start += len(node.data)
-        for link, size in zip(node.links, node.unixfs.block_bytes, strict=True):
-            if size and start + size > offset and start < end:
-                parts.append(_Part(link.cid, start, size))
-            start += size
-        self._parts = iter(parts)
-        self._blocks = Blocks(source, [part.cid for part in parts])
-
-    def next_part(self) -> _Part | None:
-        return next(self._parts, None)
-
-    async def load(self, part: _Part) -> Node:
-        node = parse_block(part.cid, await self._blocks.next())
-        if node.file_bytes != part.file_bytes:
-            raise InvalidValueError(
-                f"block {part.cid}: {node.file_bytes} bytes of a file, where its parent says {part.file_bytes}"
-            )
-        return node
-
-    async def close(self) -> None:
-        await self._blocks.close()
 
 
 class Blocks:
@@ -296,14 +222,3 @@ def require_file(node: Node, path: str) -> None:
 def os_error(number: int, path: str) -> OSError:
     """Return the system's error of this number, of the class that belongs to it, which names the path."""
     return OSError(number, os.strerror(number), path)
-
-
-def range_of(offset: int = 0, length: int | None = None) -> tuple[int, int]:
-    """Return the range's two ends.
-
-    Raises:
-        InvalidValueError: the offset or the length is negative.
-    """
-    if offset < 0 or (length is not None and length < 0):
-        raise InvalidValueError(f"no range begins at {offset} and has {length} bytes")
-    return offset, FILE_END if length is None else offset + length

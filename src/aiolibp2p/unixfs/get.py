@@ -25,13 +25,12 @@ from aiolibp2p.unixfs.dag import (
     Blocks,
     Node,
     directory_entries,
-    file_bytes,
     load,
     os_error,
     parse_block,
-    range_of,
     resolve,
 )
+from aiolibp2p.unixfs.file import file_bytes, range_of
 from aiolibp2p.unixfs.node import NodeType
 from aiolibp2p.unixfs.writer import Writer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import pytest
@@ -9,12 +11,38 @@ import pytest
 from aiolibp2p import Stream, Timeouts
 from aiolibp2p.blocks import Cid, MemoryBlockstore
 from aiolibp2p.blocks.cid import DAG_PB, SHA2_256, SHA2_512
-from aiolibp2p.errors import BlockNotFoundError, DeadlineError, DialError, InvalidValueError, NegotiationError
+from aiolibp2p.errors import (
+    BlockNotFoundError,
+    DeadlineError,
+    DialError,
+    InvalidValueError,
+    NegotiationError,
+    StorageError,
+)
 from aiolibp2p.sansio.bitswap.message import PROTOCOL_1_0, PROTOCOL_1_1, Message
 from aiolibp2p.sim import current_loop
 from tests.support.bitswap import Node, Scripted, answer, block, blocks, node, scripted, settled
 from tests.support.hosts import raw_peer, sim_host
 from tests.support.scripts import ACCEPTED, responding
+
+
+class SlowStore(MemoryBlockstore):
+    """A store whose puts take their time, and of which the first may fail."""
+
+    def __init__(self, seconds: float, fails: int = 0) -> None:
+        super().__init__()
+        self.put_counts: list[int] = []
+        self._seconds = seconds
+        self._fails = fails
+
+    async def put_many(self, many: Sequence[tuple[Cid, bytes]]) -> None:
+        await asyncio.sleep(self._seconds)
+        if self._fails:
+            self._fails -= 1
+            raise StorageError("blocks", "no space left on device", stage="write")
+        self.put_counts.append(len(many))
+        await super().put_many(many)
+
 
 SIZES = [0, 1, 1024, 1025, 256 << 10, 2 << 20]
 
@@ -59,6 +87,61 @@ async def test_a_block_wanted_twice_is_fetched_once() -> None:
             wanted = [cid, other[0], cid]
             assert [data async for data in session.fetch(wanted)] == [data, other[1], data]
         assert client.bitswap.client.core.received.blocks == 2
+
+
+async def test_what_is_appended_while_it_is_fetched_is_fetched_too() -> None:
+    many = blocks(300)
+    async with node("server", many) as server, node("client") as client:
+        cids = [many[0][0]]
+        fetched = []
+        async with client.bitswap.session([server.address]) as session:
+            async for data in session.fetch(cids):
+                fetched.append(data)
+                cids += [cid for cid, _ in many[len(cids) : 2 * len(cids)]]
+        assert fetched == [data for _, data in many]
+
+
+async def test_blocks_arrive_while_the_store_writes_and_are_written_together() -> None:
+    store = SlowStore(seconds=1.0)
+    many = blocks(100)
+    async with node("server", many) as server, node("client", store=store) as client:
+        loop = current_loop()
+        async with client.bitswap.session([server.address]) as session:
+            started = loop.time()
+            async for cid, _ in session.get_many([cid for cid, _ in many]):
+                assert await store.has(cid)
+            seconds = loop.time() - started
+    assert sum(store.put_counts) == 100
+    # The first lot is what came first; the others what had come by the end of the one before.
+    assert len(store.put_counts) <= 6
+    assert seconds < 7.0
+
+
+async def test_a_store_that_fails_fails_the_blocks_it_was_given_and_no_others() -> None:
+    store = SlowStore(seconds=0.0, fails=1)
+    (first, _), (second, data) = blocks(2)
+    async with (
+        node("server", blocks(2)) as server,
+        node("client", store=store) as client,
+        client.bitswap.session([server.address]) as session,
+    ):
+        with pytest.raises(StorageError):
+            await session.get(first)
+        assert await session.get(second) == data
+        assert await session.get(first) == blocks(1)[0][1]
+
+
+async def test_a_block_that_is_being_written_is_not_asked_for_again() -> None:
+    store = SlowStore(seconds=5.0)
+    cid, data = block("a block")
+    async with node("server", [(cid, data)]) as server, node("client", store=store) as client:
+        async with client.bitswap.session([server.address]) as session, asyncio.TaskGroup() as group:
+            one = group.create_task(session.get(cid))
+            await asyncio.sleep(1.0)
+            other = group.create_task(session.get(cid))
+        assert one.result() == other.result() == data
+        assert client.bitswap.client.core.received.duplicates == 0
+        assert server.bitswap.server.engine.spent.picks == 1
 
 
 async def test_peers_that_have_parts_deliver_everything_together() -> None:

@@ -107,6 +107,18 @@ async def test_the_map_grows_and_what_was_read_stays_as_it_was(tmp_path: Path) -
     assert read == blocks[0][1]
 
 
+async def test_what_is_appended_while_it_is_read_is_read_too(tmp_path: Path) -> None:
+    blocks = blocks_of(40, 100)
+    async with LmdbBlockstore(tmp_path / "blocks") as store:
+        await store.put_many(blocks)
+        cids = [blocks[0][0]]
+        read = []
+        async for data in store.fetch(cids):
+            read.append(data)
+            cids += [cid for cid, _ in blocks[len(cids) : len(cids) + 2]]
+    assert read == [data for _, data in blocks]
+
+
 async def test_the_map_grows_while_others_read(tmp_path: Path) -> None:
     blocks = blocks_of(96, 100_000)
     async with LmdbBlockstore(tmp_path, limits=SMALL_MAP) as store:

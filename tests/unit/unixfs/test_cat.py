@@ -10,11 +10,11 @@ import pytest
 
 from aiolibp2p import unixfs
 from aiolibp2p.blocks import Cid, MemoryBlockstore
-from aiolibp2p.blocks.cid import DAG_CBOR, IDENTITY
+from aiolibp2p.blocks.cid import DAG_CBOR, IDENTITY, RAW
 from aiolibp2p.blocks.dag import PbLink
 from aiolibp2p.errors import BlockNotFoundError, InvalidValueError
 from aiolibp2p.unixfs import Adder, Layout
-from aiolibp2p.unixfs.dag import FILE_DEPTH_MAX
+from aiolibp2p.unixfs.file import FILE_DEPTH_MAX
 from aiolibp2p.unixfs.hamt import directory_blocks
 from aiolibp2p.unixfs.layout import Subtree
 from aiolibp2p.unixfs.node import NodeType, UnixFsNode
@@ -127,6 +127,47 @@ async def test_a_missing_block_is_named_after_the_bytes_before_it() -> None:
         await read()
     assert error.value.cid == str(missing)
     assert got == DATA[:500]
+
+
+async def test_bytes_before_a_node_that_is_missing_are_given_first() -> None:
+    store = Dags()
+    first = store.file((store.raw(b"one"), 3), (store.raw(b"two"), 3))
+    gone = store.file((store.raw(b"three"), 5))
+    cid = store.file((first, 6), (gone, 5))
+    await store.delete(gone)
+    pieces = unixfs.cat(store, cid)
+    assert [await anext(pieces), await anext(pieces)] == [b"one", b"two"]
+    with pytest.raises(BlockNotFoundError) as missing:
+        await anext(pieces)
+    assert missing.value.cid == str(gone)
+
+
+async def test_leaves_of_the_next_node_are_known_before_it_is_reached() -> None:
+    class Told(MemoryBlockstore):
+        known: Sequence[Cid] = ()
+
+        async def fetch(self, cids: Sequence[Cid]) -> AsyncIterator[bytes]:
+            for cid in cids:
+                if cid.codec == RAW:
+                    self.known = cids
+                yield await self.get(cid)
+
+    store = Told()
+    cid = await add(store)
+    async with aclosing(unixfs.cat(store, cid)) as pieces:
+        told = []
+        async for _ in pieces:
+            told.append(len(store.known))
+    # With each piece twice as many, so that the first waits for no node but its own.
+    assert told[:5] == [1, 3, 6, 11, 20]
+    assert told[-1] == 103
+
+
+async def test_a_long_file_is_asked_for_in_several_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiolibp2p.unixfs.file._LEAVES_A_FETCH", 5)
+    store = Closing()
+    assert await joined(unixfs.cat(store, await add(store))) == DATA
+    assert store.open == 0
 
 
 async def test_a_reader_that_is_given_up_ends_its_reading_ahead() -> None:
