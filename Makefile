@@ -16,10 +16,13 @@ FUZZ_SECONDS := 60
 # What go-libp2p 0.51 asks for in its go.mod.
 GO_MIN := 1.26.0
 
-.PHONY: run test lint unit sim interop fuzz bench peers go-peer js-peer clean
+.PHONY: run run-streams test lint unit sim interop fuzz bench peers go-peer js-peer clean
 
-run: $(VENV)/.run-installed
-	@$(PY) examples/first_light.py
+run: $(VENV)/.run-installed $(if $(FILE),,$(VENV)/.demo-installed)
+	@$(PY) examples/first_light.py $${FILE:+-- "$$FILE"}
+
+run-streams: $(VENV)/.run-installed
+	@$(PY) examples/streams.py
 
 test: lint peers
 	@$(PY) -m pytest
@@ -66,6 +69,11 @@ $(VENV)/.run-installed: requirements/run.txt pyproject.toml | $(PY)
 	@echo "installing what aiolibp2p needs into $(VENV)"
 	@$(PIP_INSTALL) $(LOCKED) -r requirements/run.txt
 	@$(PIP_INSTALL) --no-deps --no-index --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.demo-installed: requirements/demo.txt $(VENV)/.run-installed
+	@echo "installing a package that ships a large file into $(VENV)"
+	@$(PIP_INSTALL) $(LOCKED) -r requirements/demo.txt || { echo "without it: make run FILE=/path/of/a/file" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/.test-installed: requirements/test.txt $(VENV)/.run-installed

