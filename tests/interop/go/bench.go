@@ -26,6 +26,13 @@ var benchCommands = map[string]command{
 	"handshakes":   handshakes,  // N, -concurrency at once: each from a host of its own
 	"idle":         idle,        // N connections: memory that each costs the listener with -pid
 	"close-silent": closeSilent, // how long Close waits for a peer that never answers negotiation
+	"stand-by":     standBy,     // SEED COUNT SIZE: as hungry, but nothing is wanted yet
+	"crave":        crave,       // those that stand by want
+	"forgo":        forgo,       // they want nothing again
+	"steady":       steady,      // SEED COUNT SIZE: fetch these blocks over and over, -window at once, until rest
+	"counted":      counted,     // what steady fetches in -slice
+	"rest":         rest,        // ends it
+	"windowed":     windowed,    // SEED COUNT SIZE: fetch these blocks once, -window at once
 }
 
 // finishTimed fills in what every measurement has.
