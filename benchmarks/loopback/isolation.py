@@ -15,33 +15,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
-import random
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from aiolibp2p import Connection, Host, Stream
 from aiolibp2p.errors import Libp2pError
+from benchmarks.loopback import record, slices
+from benchmarks.loopback.slices import PAIRS, PAUSE_SECONDS, SLICE_SECONDS, Pair
+from benchmarks.versus.programs import ROOT
 
-ROOT = Path(__file__).parents[2]
 SINK = "/sink/1.0.0"
 CHUNK = bytes(64 << 10)
 HONEST = 3
 STALLED_STREAMS = 16
-SLICE_SECONDS = 0.5
-PAUSE_SECONDS = 0.1
-"""Between slices, for what was queued to the fourth peer to drain, or to pile up."""
-PAIRS = 61
-GOAL = 0.95
-RESAMPLES = 10_000
 
 
 # -- the peers ---------------------------------------------------------------------------------------------------------
@@ -149,8 +140,8 @@ def start(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]
     return asyncio.get_running_loop().create_task(coroutine, name=name)
 
 
-async def measure(pairs: int, loop_name: str) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return bytes a second with and without silence for every pair, and what left for the fourth peer meanwhile."""
+async def measure(pairs: int, loop_name: str) -> tuple[list[Pair], list[int]]:
+    """Return every pair of slices, and what left for the fourth peer meanwhile."""
     async with peers(loop_name) as others, Host() as host:
         connections = [await host.connect(address) for address in others.addresses]
         for address in others.addresses:
@@ -162,29 +153,21 @@ async def measure(pairs: int, loop_name: str) -> tuple[list[tuple[int, int]], li
         for silent in (True, False):
             await run.slice(silent=silent)  # not counted: caches, buffers and windows are warm afterwards
         run.silent_bytes.clear()
-        rates = []
+        measured = []
         for number in range(pairs):
-            first = number % 2 == 0
-            one, other = [await run.slice(silent=silent) for silent in (first, not first)]
-            rates.append((one, other) if first else (other, one))
+            rates = [await run.slice(silent=silent) for silent in slices.order(number)]
+            measured.append(slices.pair(number, rates))
         for task in streaming:
             task.cancel()
         await asyncio.gather(*streaming, return_exceptions=True)
-        return rates, run.silent_bytes
-
-
-def interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the median."""
-    rng = random.Random(0)
-    medians = sorted(median(rng.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES))
-    return medians[RESAMPLES * 25 // 1000], medians[RESAMPLES * 975 // 1000 - 1]
+        return measured, run.silent_bytes
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "isolation.json")
+    parser.add_argument("--out", type=Path, default=record.RESULTS / "isolation.json")
     parser.add_argument("--receive", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     factory: Any = None
@@ -196,35 +179,14 @@ def main() -> int:
         if options.receive:
             runner.run(receive())
             return 0
-        load = os.getloadavg()
-        rates, silent_bytes = runner.run(measure(options.pairs, options.loop))
-    ratios = [with_silence / without for with_silence, without in rates]
-    low, high = interval(ratios)
-    middle = median(ratios)
-    for number, ((silence, without), ratio) in enumerate(zip(rates, ratios, strict=True), 1):
-        print(f"{number:3}  with {silence / 1e6:7.1f} MB/s  without {without / 1e6:7.1f} MB/s  {ratio:.3f}")
-    print(f"median ratio {middle:.3f}, 95 % interval {low:.3f} to {high:.3f}, goal {GOAL}")
+        result = record.metadata("isolation", sys.argv[1:])
+        pairs, silent_bytes = runner.run(measure(options.pairs, options.loop))
+    for number, each in enumerate(pairs, 1):
+        print(slices.line(number, each))
+    print(slices.conclusion(pairs))
     print(f"left for the silent peer in a slice: median {median(silent_bytes):.0f} bytes, most {max(silent_bytes)}")
-    result = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "command": f"python -m benchmarks.loopback.isolation --pairs {options.pairs} --loop {options.loop}",
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "cores": os.cpu_count(),
-        "load_before": load,
-        "slice_seconds": SLICE_SECONDS,
-        "median_ratio": middle,
-        "interval_95": [low, high],
-        "goal": GOAL,
-        "bytes_a_second": [{"with_silence": a, "without": b} for a, b in rates],
-        "silent_peer_bytes_in_a_slice": silent_bytes,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 1 if high < GOAL else 0
+    record.keep(options.out, result | slices.as_json(pairs) | {"silent_peer_bytes_in_a_slice": silent_bytes})
+    return 1 if slices.is_missed(pairs) else 0
 
 
 if __name__ == "__main__":
