@@ -206,7 +206,7 @@ def story(path: Path, folder: Path) -> None:
         added = result_of("add", "--json", "--repo", str(repo), str(path))
         seconds = time.perf_counter() - started
         say("CID", added["cid"], "cyan")
-        say_amount(added["bytes"], f"{added['blocks']:,} blocks", seconds, "with the start of the command")
+        say_amount(added["bytes"], f"blocks: {added['blocks']:,}", seconds, "with the start of the command")
         console.print()
 
         say_command("get CID --from ADDRESS -o COPY")
