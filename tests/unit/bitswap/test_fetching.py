@@ -36,7 +36,7 @@ class SlowStore(MemoryBlockstore):
         self._fails = fails
 
     async def put_many(self, many: Sequence[tuple[Cid, bytes]]) -> None:
-        await asyncio.sleep(self._seconds)
+        await current_loop().pass_time(self._seconds)
         if self._fails:
             self._fails -= 1
             raise StorageError("blocks", "no space left on device", stage="write")
@@ -137,7 +137,7 @@ async def test_a_block_that_is_being_written_is_not_asked_for_again() -> None:
     async with node("server", [(cid, data)]) as server, node("client", store=store) as client:
         async with client.bitswap.session([server.address]) as session, asyncio.TaskGroup() as group:
             one = group.create_task(session.get(cid))
-            await asyncio.sleep(1.0)
+            await settled(1.0)
             other = group.create_task(session.get(cid))
         assert one.result() == other.result() == data
         assert client.bitswap.client.core.received.duplicates == 0
