@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, FormData
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, MultipartWriter
 
 from aiolibp2p.blocks.cid import IDENTITY, RAW, SHA2_256, Cid
 from aiolibp2p.errors import BlockNotFoundError, DeadlineError, InvalidValueError, StorageError
@@ -127,16 +126,17 @@ class RemoteBlockstore:
             InvalidValueError: a CID is not of sha2-256, which alone the daemon names blocks by, or not of its data.
         Cancellation: they may be kept or not.
         """
-        form = FormData(quote_fields=False)
+        parts = MultipartWriter()
         named = [(cid, data) for cid, data in blocks if cid.hash_code != IDENTITY]
         for cid, data in named:
             if cid.hash_code != SHA2_256:
                 raise InvalidValueError(f"block {cid}: the daemon keeps blocks that sha2-256 names, and no others")
-            form.add_field("data", io.BytesIO(data), filename="block", content_type="application/octet-stream")
+            # Parts that say how long they are need no search for their end.
+            parts.append(data)
         if not named:
             return
         # By whatever codec they were put, they are found under all.
-        async with self._asked("block/put", None, data=form) as answer:
+        async with self._asked("block/put", None, data=parts) as answer:
             kept = [json.loads(line)["Key"] for line in (await answer.text()).splitlines()]
         if kept != [str(Cid.from_multihash(cid.multihash, RAW)) for cid, _ in named]:
             raise InvalidValueError("a block is not what its CID says")
