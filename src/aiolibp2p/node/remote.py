@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -132,7 +133,7 @@ class RemoteBlockstore:
             if cid.hash_code != SHA2_256:
                 raise InvalidValueError(f"block {cid}: the daemon keeps blocks that sha2-256 names, and no others")
             # Parts that say how long they are need no search for their end.
-            parts.append(data)
+            parts.append(io.BytesIO(data))
         if not named:
             return
         # By whatever codec they were put, they are found under all.
