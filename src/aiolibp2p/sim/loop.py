@@ -264,7 +264,11 @@ class SimLoop(VirtualTimeLoop):
         tasks = sorted(asyncio.all_tasks(self), key=hash)
         lines = [describe_task(task, self._now_ns) for task in tasks]
         lines += [f"timer {timer!r}" for timer in self.pending_timers()]
-        lines += [f"unhandled: {context.get('exception') or context['message']!r}" for context in self.unhandled]
+        return lines + self.escaped()
+
+    def escaped(self) -> list[str]:
+        """Return one line for every exception that nothing handled."""
+        lines = [f"unhandled: {context.get('exception') or context['message']!r}" for context in self.unhandled]
         for task in self._tasks:
             # What asyncio would report once the collector finds the task, which the loop keeps it from.
             if task.done() and getattr(task, "_log_traceback", False):
@@ -275,6 +279,7 @@ class SimLoop(VirtualTimeLoop):
         """Abort every transport, cancel every task and run until all have ended; a task that refuses is abandoned."""
         self.set_exception_handler(lambda _loop, _context: None)  # servers of 3.11 report their cancelled handlers
         self._limit_ns = NEVER_NS
+        self._checks.clear()
         for transport in self.net.transports if self.net is not None else ():
             transport.abort()  # else StreamWriter warns, at whatever later time the collector finds it
         tasks = sorted(asyncio.all_tasks(self), key=hash)

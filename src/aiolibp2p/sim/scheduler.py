@@ -9,9 +9,9 @@ import math
 import random
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextvars import Context
-from typing import Literal, NoReturn, TypeVarTuple
+from typing import Any, Literal, NoReturn, TypeVarTuple
 
 from aiolibp2p.sim.tasks import describe_blocked, task_of
 from aiolibp2p.sim.trace import Trace
@@ -68,8 +68,12 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     creep_timers = 1000
     """Late timers at one instant after which the clock creeps on by a nanosecond."""
 
+    screen: Callable[[deque[asyncio.Handle | SimEvent]], None] | None = None
+    """Takes out of what is about to run what must not: callbacks of hosts that have crashed, or stand still."""
+
     # Of BaseEventLoop, which the type stubs leave out.
     _ready: deque[asyncio.Handle | SimEvent]
+    _asyncgens: set[AsyncGenerator[Any, Any]]
     _stopping: bool
     _thread_id: int | None
     _clock_resolution: float
@@ -197,8 +201,27 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def call_at_ns(self, when_ns: int, callback: Callable[[], object]) -> SimEvent:
         """Call `callback()` at the virtual time `when_ns`, first in, first out; for the simulated world itself."""
         event = SimEvent(callback)
-        heapq.heappush(self._heap, (max(when_ns, self._now_ns), next(self._age), event))
+        self.schedule(when_ns, event)
         return event
+
+    def schedule(self, when_ns: int, event: SimEvent) -> None:
+        """Let an event happen at the virtual time `when_ns`, first in, first out."""
+        heapq.heappush(self._heap, (max(when_ns, self._now_ns), next(self._age), event))
+
+    def scheduled(self) -> list[tuple[int, asyncio.Handle | SimEvent]]:
+        """Return all that is to happen and when, in nanoseconds: what can run, then timers and events by their time."""
+        entries = [(when_ns, handle) for when_ns, _, handle in sorted(self._heap, key=lambda entry: entry[:2])]
+        ready: list[tuple[int, asyncio.Handle | SimEvent]] = [(self._now_ns, handle) for handle in self._ready]
+        return [entry for entry in ready + entries if not entry[1]._cancelled]
+
+    def make_ready(self, handles: Iterable[asyncio.Handle | SimEvent]) -> None:
+        """Let callbacks that were set aside run in the next turn."""
+        self._ready.extend(handles)
+
+    def forget_generators(self, generators: Iterable[AsyncGenerator[Any, Any]]) -> None:
+        """Do not close these asynchronous generators at the end of the loop."""
+        for generator in generators:
+            self._asyncgens.discard(generator)
 
     def pending_timers(self) -> list[asyncio.TimerHandle]:
         """Return the timers that are set, soonest first, infinite ones too."""
@@ -226,7 +249,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         ready, heap = self._ready, self._heap
         callbacks = 0
         while True:
-            if heap and heap[0][0] <= self._now_ns:
+            if self.screen is not None or (heap and heap[0][0] <= self._now_ns):
                 self._collect_due()
             turn = len(ready)
             if not turn:
@@ -256,6 +279,8 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             timer = self._pop_timer()
             if not timer._cancelled:
                 self._ready.append(timer)
+        if self.screen is not None:
+            self.screen(self._ready)
 
     def _end_instant(self) -> bool:
         """Find something to do when nothing can run any more, and return whether the clock moved for it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from collections import deque
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from aiolibp2p.sim import (
     current_loop,
     run,
 )
+from aiolibp2p.sim.scheduler import SimEvent
 
 NS = 1_000_000_000
 
@@ -149,6 +152,64 @@ async def test_pending_timers_are_listed_soonest_first_and_without_the_cancelled
     for timer in (never, late, soon):
         timer.cancel()
     assert loop.pending_timers() == []
+
+
+async def test_all_that_is_to_happen_is_listed_in_its_order() -> None:
+    loop = current_loop()
+    ran: list[str] = []
+    late, event = loop.call_later(2, ran.append, "late"), loop.call_at_ns(NS, lambda: ran.append("event"))
+    soon = loop.call_soon(ran.append, "soon")
+    loop.call_soon(ran.append, "never").cancel()
+    assert loop.scheduled() == [(0, soon), (NS, event), (2 * NS, late)]
+    again = SimEvent(lambda: ran.append("again"))
+    loop.schedule(NS, again)
+    loop.schedule(0, SimEvent(lambda: ran.append("now")))
+    await loop.pass_time(3)
+    assert ran == ["soon", "now", "event", "again", "late"]
+
+
+def test_a_screen_sets_callbacks_aside_and_they_can_be_made_ready_again() -> None:
+    async def main() -> None:
+        loop = current_loop()
+
+        def screen(ready: deque[asyncio.Handle | SimEvent]) -> None:
+            aside.extend(handle for handle in ready if "append" in repr(handle))
+            kept = [handle for handle in ready if "append" not in repr(handle)]
+            ready.clear()
+            ready.extend(kept)
+
+        aside: list[asyncio.Handle | SimEvent] = []
+        loop.screen = screen
+        loop.call_soon(ran.append, 1)
+        loop.call_later(1, ran.append, 2)
+        await loop.pass_time(5)
+        assert ran == []
+        loop.screen = None
+        loop.make_ready(aside)
+        await loop.settle()
+
+    ran: list[int] = []
+    run(main)
+    assert ran == [1, 2]
+
+
+def test_a_forgotten_generator_is_not_closed_by_the_loop() -> None:
+    ended: list[str] = []
+
+    async def generate(name: str) -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            ended.append(name)
+
+    async def main() -> None:
+        for generator in generators:
+            await anext(generator)
+        current_loop().forget_generators(generators[:1])
+
+    generators = [generate("forgotten"), generate("closed")]
+    run(main)
+    assert ended == ["closed"]
 
 
 async def test_cancelled_timers_are_forgotten_in_bulk() -> None:
