@@ -33,6 +33,7 @@ _V0_PREFIX = b"\x12\x20"
 _V0_BYTES = 34
 _V0_CHARS = 46
 _V1_SHA2_256_BYTES = 36
+_V1_PREFIX_BYTES = 4
 
 Hash = Callable[[bytes], bytes]
 
@@ -185,6 +186,8 @@ class Cid:
                 function gives and that proves something.
         Spec: Bitswap 1.1.0, `Block.prefix`.
         """
+        if len(prefix) == _V1_PREFIX_BYTES and prefix[0] == 1 and prefix[1] < 0x80 and prefix[2:] == _V0_PREFIX:
+            return cls(bytes(prefix) + hashlib.sha256(data).digest())
         version, at = decode_varint(prefix)
         codec, at = decode_varint(prefix, at)
         hash_code, at = decode_varint(prefix, at)
@@ -212,7 +215,8 @@ class Cid:
     @property
     def hash_code(self) -> int:
         """The hash function, a code of multicodec."""
-        return decode_varint(self._data, self._at)[0]
+        code = self._data[self._at]
+        return code if code < 0x80 else decode_varint(self._data, self._at)[0]
 
     @property
     def digest(self) -> bytes:
@@ -227,6 +231,8 @@ class Cid:
 
         Spec: Bitswap 1.1.0, `Block.prefix`.
         """
+        if self._at == 2 and self._data[2:_V1_PREFIX_BYTES] == _V0_PREFIX:
+            return self._data[:_V1_PREFIX_BYTES]
         _, at = decode_varint(self._data, self._at)
         _, at = decode_varint(self._data, at)
         return self._data[:at] if self._at else b"\x00\x70" + _V0_PREFIX
