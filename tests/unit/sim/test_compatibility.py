@@ -54,7 +54,7 @@ async def serve_http(host: Host, application: web.Application, port: int, **opti
 
 
 async def add_one(request: web.Request) -> web.Response:
-    await asyncio.sleep(float(request.query.get("sleep", "0")))
+    await current_loop().pass_time(float(request.query.get("sleep", "0")))
     return web.json_response(int(request.query["n"]) + 1)
 
 
