@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +34,7 @@ _BlockArgument = Annotated[str, typer.Argument(metavar="CID", help="The block.")
 
 @with_globals
 def add(
-    _settings: Settings,
+    settings: Settings,
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Files and directories; - is stdin.")],
     repo: RepoOption = None,
     chunker: Annotated[
@@ -50,8 +48,9 @@ def add(
 ) -> None:
     """Add files and directories to the repo; a printed CID is one whose blocks are all on disk."""
     layout = _layout(chunker, max_links)
-    with _interruptible(_STDIN in paths):
-        running.run(lambda: _add(repo, paths, layout, hidden=hidden, as_json=as_json), for_throughput=True)
+    settings.waits_for_stdin = _STDIN in paths
+    running.run(lambda: _add(repo, paths, layout, hidden=hidden, as_json=as_json), for_throughput=True)
+    settings.waits_for_stdin = False
 
 
 def _layout(chunker: str, max_links: int) -> unixfs.Layout:
@@ -62,17 +61,6 @@ def _layout(chunker: str, max_links: int) -> unixfs.Layout:
         return unixfs.Layout(chunk_bytes=int(found[1]), max_links=max_links)
     except InvalidValueError as error:
         raise CommandError("usage", error.describe(), is_usage=True) from error
-
-
-@contextmanager
-def _interruptible(reads_stdin: bool) -> Iterator[None]:
-    """Let Ctrl-C end the process: a thread that waits for stdin hears of nothing else, and the store bears it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if reads_stdin else None
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
 
 
 async def _add(repo: Path | None, paths: Sequence[str], layout: unixfs.Layout, *, hidden: bool, as_json: bool) -> None:

@@ -74,6 +74,14 @@ def _root(
 def run_command(arguments: list[str]) -> int:
     """Run one command and return its exit code; whatever goes wrong becomes one line on stderr."""
     settings = Settings()
+    code = _run(arguments, settings)
+    if settings.waits_for_stdin:
+        # All is closed and said. The interpreter would wait for that thread, and with it for whoever writes to stdin.
+        os._exit(code)
+    return code
+
+
+def _run(arguments: list[str], settings: Settings) -> int:
     streams = (sys.stdout, sys.stderr)
     try:
         code = app(args=arguments or ["--help"], prog_name=PROGRAM, standalone_mode=False, obj=settings)

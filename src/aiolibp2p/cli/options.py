@@ -45,6 +45,8 @@ class Settings:
     key: Path | None = None
     debug: bool = False
     command: str | None = None
+    waits_for_stdin: bool = False
+    """Whether a thread may be waiting for stdin, which nothing can end."""
 
 
 def note_globals(context: typer.Context, key: Path | None, *, debug: bool) -> Settings:
