@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aiolibp2p import Host, Limits, Timeouts
+from aiolibp2p import Host, Timeouts
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError, DialError
 from aiolibp2p.net.events import InboundFailed
 from aiolibp2p.sim import Link, current_loop, current_net, sim_runtime
@@ -162,30 +162,6 @@ async def test_a_peer_that_says_nothing_after_the_handshake_ends_at_the_keepaliv
         assert (caught.value.deadline, caught.value.seconds) == ("keepalive_answer", 10.0)
         assert isinstance(connection.ended, DeadlineError)
         await link.closed()
-
-
-async def test_a_thousand_inbound_connections_that_never_speak_do_not_keep_out_an_honest_dial() -> None:
-    async with (
-        sim_host("ours", limits=Limits(pending_inbound=50)) as host,
-        sim_host("honest") as honest,
-        raw_peer(initiating(ACCEPTED)) as peer,
-    ):
-        events = host.events()
-        for number in range(1000):
-            await peer.dial(host.addresses[0])
-            if number == 500:
-                await honest.connect(host.addresses[0])
-        await current_loop().settle()
-        assert current_loop().time_ns() == 0
-        assert len(host._swarm._pending_inbound) == 50
-        assert [link.ended_ns for link in peer.links[:950]] == [0] * 950
-        assert [link.ended_ns for link in peer.links[950:]] == [None] * 50
-        assert host._swarm.refused_connections == 950
-        assert events.missed == 0
-        await current_loop().pass_time(15)
-        await current_loop().settle()
-        assert host._swarm._pending_inbound == {}
-        assert len(host.connections) == 1
 
 
 async def test_leaving_while_a_dial_is_under_way_ends_the_dial() -> None:

@@ -97,7 +97,10 @@ class Swarm:
         self._dials: dict[PeerId | Multiaddr, tuple[asyncio.Task[None], asyncio.Future[Connection], list[int]]] = {}
         self._links: dict[Link, None] = {}
         """Every open socket."""
-        self._pending_inbound: dict[Link, None] = {}
+        self._pending_inbound: dict[Link, str] = {}
+        """Inbound sockets that are being upgraded, and the network that each came from."""
+        self._pending_of: dict[str, dict[Link, None]] = {}
+        """The same by network, oldest first."""
         self._peers: dict[PeerId, _Peer] = {}
         self._connection_count = 0
         self._servers: list[asyncio.Server] = []
@@ -253,22 +256,43 @@ class Swarm:
     # -- what links call ---------------------------------------------------------------------------------------------
 
     def link_opened(self, link: Link) -> None:
-        """Take note of a socket; an inbound one may push out the oldest that is still upgrading."""
+        """Take note of a socket; an inbound one may push out another that is still upgrading."""
         self._links[link] = None
         if self._closing:
             link.abort(ConnectionEndedError("the host is leaving", by="local"))
             return
         if link.initiator:
             return
-        self._pending_inbound[link] = None
+        assert link.transport is not None  # it has just been opened
+        network = self._pending_inbound[link] = tcp.network_of(link.transport)
+        self._pending_of.setdefault(network, {})[link] = None
         if len(self._pending_inbound) > self.limits.pending_inbound:
-            self.refused_connections += 1
-            oldest = next(iter(self._pending_inbound))
-            oldest.abort(LimitError("pending_inbound", stage=oldest.stage))
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop a socket of the network that has most: the oldest that has never spoken, or the oldest.
+
+        An honest dial speaks at once and stays for a round trip: were age all that counts, a flood of sockets within
+        that time would push it out. Silence counts in the older half only: what is new may not have been read yet.
+        """
+        most = max(map(len, self._pending_of.values()))
+        candidates = [link for links in self._pending_of.values() if len(links) == most for link in links]
+        older = candidates[: len(candidates) // 2]
+        dropped = next((link for link in older if not link.bytes_in), candidates[0])
+        self.refused_connections += 1
+        dropped.abort(LimitError("pending_inbound", stage=dropped.stage))
+
+    def _not_pending(self, link: Link) -> None:
+        network = self._pending_inbound.pop(link, None)
+        if network is not None:
+            links = self._pending_of[network]
+            del links[link]
+            if not links:
+                del self._pending_of[network]
 
     def link_upgraded(self, link: Link, result: NoiseResult) -> Connection | None:
         """Make the connection of a link, unless a limit or the host's end forbids it."""
-        self._pending_inbound.pop(link, None)
+        self._not_pending(link)
         assert link.transport is not None  # it was upgraded over one
         local, remote = tcp.addresses_of(link.transport)
         limits = self.limits
@@ -306,7 +330,7 @@ class Swarm:
 
     def link_failed(self, link: Link, error: Libp2pError) -> None:
         """Tell who waits for the link, or the host."""
-        self._pending_inbound.pop(link, None)
+        self._not_pending(link)
         if isinstance(link, OutboundLink):
             link.failed(error)
         elif not self._closing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from aiolibp2p.errors import ListenError
 from aiolibp2p.identity.multiaddr import Multiaddr
@@ -43,3 +43,17 @@ def addresses_of(transport: asyncio.BaseTransport) -> tuple[Multiaddr, Multiaddr
         address_of(transport.get_extra_info("sockname")),
         address_of(transport.get_extra_info("peername")),
     )
+
+
+def network_of(transport: asyncio.BaseTransport) -> str:
+    """Return where a socket's peer is, coarse enough for one owner: an address of IPv4, the first 64 bits of IPv6."""
+    remote = transport.get_extra_info("peername")
+    if not isinstance(remote, tuple) or not remote:
+        return ""
+    if len(remote) == 2:
+        return str(remote[0])
+    try:
+        address = IPv6Address(str(remote[0]))
+    except ValueError:
+        return ""
+    return str(address.ipv4_mapped or address.packed[:8].hex())
