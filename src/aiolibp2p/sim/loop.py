@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from aiolibp2p.sim.network import Listener, SimNet
+from aiolibp2p.sim.network.boot import note_generator
 from aiolibp2p.sim.scheduler import (
     LIMIT_SECONDS,
     NEVER_NS,
@@ -27,7 +28,7 @@ from aiolibp2p.sim.scheduler import (
     TimeLimitError,
     VirtualTimeLoop,
 )
-from aiolibp2p.sim.sockets import Placeholder, Placeholders, destination
+from aiolibp2p.sim.sockets import Placeholder, Placeholders, bound_address, destination, is_ipv6_only
 from aiolibp2p.sim.tasks import SimFuture, SimTask, describe_task
 from aiolibp2p.sim.tls import Tls
 from aiolibp2p.sim.trace import Trace
@@ -142,6 +143,10 @@ class SimLoop(VirtualTimeLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncio's own
         """Do nothing: there is no thread."""
 
+    def _asyncgen_firstiter_hook(self, generator: AsyncGenerator[Any, Any]) -> None:
+        note_generator(generator)
+        super()._asyncgen_firstiter_hook(generator)  # type: ignore[misc]
+
     def _record_unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.unhandled.append(context)
         self.default_exception_handler(context)
@@ -202,6 +207,28 @@ class SimLoop(VirtualTimeLoop):
         tls = Tls.server(self, ssl, options) if ssl is not None else None
         factory = protocol_factory if tls is None else partial(tls.wrap, protocol_factory)
         return await self._sim_net().create_server(factory, host, port, **options)
+
+    async def create_datagram_endpoint(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        local_addr: tuple[str, int] | None = None,
+        remote_addr: tuple[str, int] | None = None,
+        *,
+        sock: socket.socket | None = None,
+        **options: Any,
+    ) -> tuple[asyncio.DatagramTransport, asyncio.BaseProtocol]:
+        """Make a UDP socket on the simulated network; `sock` lends its family and address, and is closed.
+
+        Raises:
+            OSError: the address is in use or not ours, or a name does not resolve.
+            EscapeError: `sock` is connected outside the simulation, or no UDP socket.
+        Cancellation: the socket is closed.
+        """
+        if sock is not None:
+            options = {"family": sock.family, "v6only": is_ipv6_only(sock)}
+            local_addr = bound_address(sock)
+        net = self._sim_net()
+        return await net.create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect over the simulated network in a socket's stead; `create_connection(sock=)` takes it from there.
@@ -371,6 +398,6 @@ for _name in (
     *("sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendto"),
     *("sock_accept", "sock_sendfile", "sendfile", "connect_read_pipe", "connect_write_pipe"),
     *("subprocess_shell", "subprocess_exec", "create_unix_connection", "create_unix_server"),
-    *("create_datagram_endpoint", "connect_accepted_socket", "getnameinfo"),
+    *("connect_accepted_socket", "getnameinfo"),
 ):
     setattr(SimLoop, _name, _fence(_name))

@@ -98,6 +98,11 @@ def bound_address(sock: socket.socket) -> tuple[str, int]:
     raise EscapeError(f"sock= is connected to {peer!r}, outside the simulation")
 
 
+def is_ipv6_only(sock: socket.socket) -> bool:
+    """Return whether a socket of IPv6 does not serve IPv4 as well."""
+    return sock.family == socket.AF_INET6 and bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+
+
 def destination(address: Any) -> tuple[str, int]:
     """Return host and port of a socket address; an IPv4 address in the clothes of an IPv6 one is IPv4.
 

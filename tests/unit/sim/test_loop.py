@@ -380,7 +380,7 @@ async def test_a_real_thread_cannot_wake_the_simulation() -> None:
 
 async def test_what_would_touch_a_descriptor_is_refused() -> None:
     loop: Any = current_loop()
-    for name in ("add_reader", "sock_recv", "subprocess_exec", "create_datagram_endpoint"):
+    for name in ("add_reader", "sock_recv", "subprocess_exec", "create_unix_server"):
         with pytest.raises(EscapeError, match=name):
             getattr(loop, name)(0)
 

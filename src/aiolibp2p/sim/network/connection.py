@@ -10,12 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aiolibp2p.sim.network.endpoint import Endpoint
-from aiolibp2p.sim.network.host import Address, Host, Listener, socket_name
+from aiolibp2p.sim.network.endpoint import Endpoint, TcpPacket
+from aiolibp2p.sim.network.host import Host
+from aiolibp2p.sim.network.listener import Listener
+from aiolibp2p.sim.network.packet import Address, Packet
 from aiolibp2p.sim.network.pipe import Pipe
 from aiolibp2p.sim.network.tap import Kind, Sent, Side
 from aiolibp2p.sim.network.transport import SimTransport
-from aiolibp2p.sim.network.wire import Packet, Wire
 from aiolibp2p.sim.scheduler import NS
 
 if TYPE_CHECKING:
@@ -31,37 +32,31 @@ class Connection:
     The client's end connects after one round trip; the server's end is accepted when the client's ACK has arrived.
     """
 
-    def __init__(self, net: SimNet, hosts: tuple[Host, Host | None], addresses: tuple[Address, Address]) -> None:
-        """Make one that is not connected yet; hosts and addresses are the client's and the server's."""
+    def __init__(self, net: SimNet, client_host: Host, addresses: tuple[Address, Address]) -> None:
+        """Make one that is not connected yet; addresses are the client's and the server's."""
         self.id = net.next_connection()
         self.client_transport: SimTransport | None = None
         self.server_transport: SimTransport | None = None
         self._net = net
         self._loop = net.loop
-        self._server_host = hosts[1]
-        self._server_address = addresses[1]
         self._listener: Listener | None = None
+        self._accepted = False
         self._connected = self._loop.create_future()
         self._established = False
-        client_host, server_host = hosts
-        self.wires: dict[Side, Wire] = {
-            "client": Wire(net.path(client_host, server_host)),
-            "server": Wire(net.path(server_host, client_host)),
-        }
-        pipes = {by: self._make_pipe(by) for by in self.wires}
-        names = socket_name(addresses[0]), socket_name(addresses[1])
-        self.client = Endpoint("client", (pipes["client"], pipes["server"]), self.wires["client"], names)
-        self.server = Endpoint("server", (pipes["server"], pipes["client"]), self.wires["server"], names[::-1])
+        self._syn_sent_ns = 0
+        there, back = self._make_pipe("client"), self._make_pipe("server")
+        self.client = Endpoint(net, "client", client_host, (there, back), addresses)
+        self.server = Endpoint(net, "server", None, (back, there), addresses[::-1])
         self.client.peer, self.server.peer = self.server, self.client
         self.client.on_closed = self.server.on_closed = self._closed
+        self.server.incoming.on_readable = self._ack_arrives  # what carries bytes acknowledges too
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.client.sockname}->{self.client.peername}>"
 
     def _make_pipe(self, by: Side) -> Pipe:
-        back: Side = "server" if by == "client" else "client"
         rng = random.Random(f"{self._loop.seed}/tcp/{self.id}/{by}") if self._net.tuning.ragged else None
-        pipe = Pipe(self._loop, (self.wires[by], self.wires[back]), self._net.tuning, rng)
+        pipe = Pipe(self._loop, self._net.tuning, rng)
         pipe.record = partial(self._record, by)
         return pipe
 
@@ -74,18 +69,27 @@ class Connection:
 
     # What a test may do
 
+    def end(self, side: Side) -> Endpoint:
+        """Return one end."""
+        return self.client if side == "client" else self.server
+
+    @property
+    def held(self) -> list[Packet]:
+        """What `hold` holds back."""
+        return self.client.valve.held + self.server.valve.held
+
     def hold(self, by: Side) -> None:
         """Hold back whatever this side sends, acknowledgements too, until `open`."""
-        self.wires[by].valve.hold()
+        self.end(by).valve.hold()
 
     def black_hole(self, by: Side) -> None:
         """Swallow whatever this side sends until `open`; both black holes make both ends half-open."""
-        self.wires[by].valve.cut()
+        self.end(by).valve.cut()
 
     def open(self) -> None:
         """Let everything through again; what was swallowed is sent again when TCP would."""
-        for wire in self.wires.values():
-            wire.valve.open()
+        for end in (self.client, self.server):
+            end.valve.open()
 
     def stop_reading(self, side: Side) -> None:
         """Let one side's program read no more, as a slow reader does; `start_reading` ends it."""
@@ -121,37 +125,64 @@ class Connection:
             OSError: ECONNREFUSED, ECONNRESET or ETIMEDOUT.
         Cancellation: the connection is given up; a listener that has accepted it sees it end.
         """
-        self._insist("client", self._syn_arrives, lambda: self._fail(errno.ETIMEDOUT))
+        self._send_syn()
         try:
             await self._connected
         except BaseException:
             if self._established:
                 self.client.close()
             else:
-                self.client.closed = self.server.closed = True
+                self.client.abandon()
                 self._closed()
             raise
 
-    def _insist(self, by: Side, arrive: Callable[[], None], give_up: Callable[[], None], tries: int = 0) -> None:
+    def _later(self, again: Callable[[], None], sent_ns: int, tries: int) -> None:
+        self._loop.call_at_ns(sent_ns + (NS << tries), again)
+
+    def _send_syn(self, tries: int = 0) -> None:
+        """Send SYN, and again while it is lost; the server's end is who it reaches, with the addresses it has then."""
+
         def lose() -> None:
-            delay_ns = NS << tries
-            again = give_up if tries == HANDSHAKE_RETRIES else partial(self._insist, by, arrive, give_up, tries + 1)
-            self._loop.call_at_ns(self._loop.time_ns() + delay_ns, again)
+            last = tries == HANDSHAKE_RETRIES
+            again = partial(self._fail, errno.ETIMEDOUT) if last else partial(self._send_syn, tries + 1)
+            self._later(again, sent_ns, tries)
 
-        if self.client.closed and not self._established:
+        def arrive() -> None:
+            self._syn_arrives(syn)
+
+        if self.client.closed:
             return
-        self.wires[by].send(Packet(0, arrive, lose))
+        sent_ns = self._syn_sent_ns = self._loop.time_ns()
+        syn = TcpPacket((self.client, None), "syn", arrive, lose)
+        self.client.valve.admit(syn, self._net.send)
 
-    def _syn_arrives(self) -> None:
-        assert self._server_host is not None  # the path to an address that nobody has carries nothing
-        self._listener = self._server_host.listener_at(self._server_address)
+    def _insist(self, end: Endpoint, flags: str, arrive: Callable[[], None], tries: int = 0) -> None:
+        """Send a packet of the handshake, and again while it is lost."""
+
+        def lose() -> None:
+            if tries < HANDSHAKE_RETRIES:
+                self._later(partial(self._insist, end, flags, arrive, tries + 1), sent_ns, tries)
+
+        sent_ns = self._loop.time_ns()
+        if not end.vanished and (self._established or not self.client.closed):
+            end.send_packet(flags, arrive, lose)
+
+    def _syn_arrives(self, syn: Packet) -> None:
+        host = syn.path.target
+        assert host is not None  # what leads nowhere never arrives
+        if self._listener is not None or self.client.closed:
+            return  # a duplicate, or given up
+        self.server.settle(host, (syn.target, syn.source))
+        self._listener = host.listener_at(syn.target)
         if self._listener is None:
-            self._answer_reset(errno.ECONNREFUSED)
+            # A client that hears nothing asks again.
+            self._answer_reset(errno.ECONNREFUSED, partial(self._later, self._send_syn, self._syn_sent_ns, 0))
+            self.server.abandon()
         else:
-            self._insist("server", self._syn_ack_arrives, lambda: None)
+            self._insist(self.server, "syn ack", self._syn_ack_arrives)
 
-    def _answer_reset(self, code: int) -> None:
-        self.wires["server"].send(Packet(0, lambda: self._fail(code), lambda: None))
+    def _answer_reset(self, code: int, lose: Callable[[], None]) -> None:
+        self.server.send_packet("rst", partial(self._fail, code), lose)
 
     def _fail(self, code: int) -> None:
         if not self._connected.done():
@@ -162,19 +193,23 @@ class Connection:
     def _syn_ack_arrives(self) -> None:
         if not self._connected.done():
             self._established = True
+            round_trip_ns = self._loop.time_ns() - self._syn_sent_ns
+            self.client.outgoing.round_trip_ns = self.client.incoming.round_trip_ns = round_trip_ns
             self._connected.set_result(None)
-            self._insist("client", self._ack_arrives, lambda: None)
+            self._insist(self.client, "ack", self._ack_arrives)
 
     def _ack_arrives(self) -> None:
         listener = self._listener
-        assert listener is not None  # only a listener answers with SYN-ACK
-        if listener.factory is None or listener.server is None:
-            self._answer_reset(errno.ECONNRESET)
+        if not self._accepted and listener is not None:  # only a listener answers with SYN-ACK
+            self._accepted = True
+            listener.host.enter(listener.context.copy(), self._accept, listener)
+
+    def _accept(self, listener: Listener) -> None:
+        factory, server = listener.factory, listener.server
+        if factory is None or server is None:
+            self._answer_reset(errno.ECONNRESET, _nothing)
             self.server.close()
             return
-        listener.context.copy().run(self._accept, listener.factory, listener.server)
-
-    def _accept(self, factory: Callable[[], asyncio.BaseProtocol], server: asyncio.Server) -> None:
         try:
             protocol = factory()
         except Exception as error:  # noqa: BLE001  # a factory that fails costs one connection
@@ -192,5 +227,11 @@ class Connection:
         return self.client_transport
 
     def _closed(self) -> None:
+        if self.client.closed and not self._established:
+            self.server.abandon()
         if self.client.closed and self.server.closed:
             self._net.forget(self)
+
+
+def _nothing() -> None:
+    pass

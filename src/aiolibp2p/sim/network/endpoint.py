@@ -5,29 +5,156 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from aiolibp2p.sim.network.listener import socket_name
+from aiolibp2p.sim.network.packet import Address, Packet
 from aiolibp2p.sim.network.pipe import Pipe
 from aiolibp2p.sim.network.tap import Side
-from aiolibp2p.sim.network.wire import Packet, Wire
+from aiolibp2p.sim.network.valve import Valve
+
+if TYPE_CHECKING:
+    from aiolibp2p.sim.network.host import Host
+    from aiolibp2p.sim.network.topology import Topology
+
+_SEGMENT_HEADER_BYTES = 40
+_IPV6_SEGMENT_HEADER_BYTES = 60
+
+
+class TcpPacket(Packet):
+    """One packet of a TCP connection, on its way to an end of it; the first of all goes to an end that is not yet."""
+
+    __slots__ = ("_on_arrival", "_on_loss", "acknowledges", "flags", "sequence", "to")
+
+    protocol = "tcp"
+    header_bytes = _SEGMENT_HEADER_BYTES
+
+    def __init__(
+        self,
+        ends: tuple[Endpoint, Endpoint | None],
+        flags: str,
+        on_arrival: Callable[[], object],
+        on_loss: Callable[[], object],
+        payload: bytes = b"",
+        numbers: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Make a packet from one end to the other; what is to happen is called without arguments.
+
+        Args:
+            ends: where it comes from and goes to.
+            flags: what it says.
+            on_arrival: at the other end.
+            on_loss: at once; TCP would have to find out.
+            payload: the bytes it carries.
+            numbers: of its first byte, and of the next that its sender expects; SYN is 0 and the first byte 1.
+        """
+        sender, self.to = ends
+        assert sender.host is not None  # an end that has no host yet does not send
+        super().__init__(sender.host, sender.address, sender.peer_address, payload)
+        self.flags = flags
+        self.sequence, self.acknowledges = numbers
+        self._on_arrival = on_arrival
+        self._on_loss = on_loss
+
+    def arrive(self) -> None:
+        """Reach the end it is for, if its addresses still lead there; a host that was started again resets it."""
+        to = self.to
+        if to is None:
+            self._on_arrival()
+        elif to.host is not self.path.target or to.address != self.target or to.peer_address != self.source:
+            self.path.net.drop(self, "stranger")
+        elif not to.vanished:
+            self._on_arrival()
+        elif self.flags != "rst":
+            to.send_reset()
+
+    def lose(self, reason: str) -> None:
+        """Let the sender know."""
+        self._on_loss()
 
 
 class Endpoint:
     """A connected socket: two pipes, and an error once the connection has failed."""
 
-    def __init__(self, side: Side, pipes: tuple[Pipe, Pipe], wire: Wire, names: tuple[Any, Any]) -> None:
-        """Make one end; `pipes` lead out and in, `wire` carries resets, `names` are its own and its peer's address."""
+    def __init__(
+        self, net: Topology, side: Side, host: Host | None, pipes: tuple[Pipe, Pipe], ends: tuple[Address, Address]
+    ) -> None:
+        """Make one end.
+
+        Args:
+            net: where it is.
+            side: which end.
+            host: whose it is; None is not known yet, as before a SYN has arrived.
+            pipes: which lead out and in.
+            ends: its own address and its peer's.
+        """
         self.side: Side = side
+        self.host: Host | None = None
         self.outgoing, self.incoming = pipes
-        self.sockname, self.peername = names
+        self.address, self.peer_address = ends
+        self.valve = Valve(net.drop)
         self.peer: Endpoint
         self.error: OSError | None = None
-        self.closed = False
-        self.on_failed: Callable[[], None] = lambda: None
-        self.on_closed: Callable[[], None] = lambda: None
-        self._wire = wire
+        self.closed = True  # until it belongs to a host
+        self.vanished = False
+        """Whether its host has crashed: nobody knows of it there any more."""
+        self.on_failed: Callable[[], None] = _nothing
+        self.on_closed: Callable[[], None] = _nothing
+        self.on_vanished: Callable[[], None] = _nothing
+        self._net = net
         self.outgoing.on_timeout = self._time_out
         self.incoming.on_unwanted = self.send_reset
+        self.outgoing.forward = self.incoming.back = self.send_packet
+        self.outgoing.segment_limit = self._segment_bytes
+        if host is not None:
+            self.settle(host, ends)
+
+    @property
+    def sockname(self) -> tuple[Any, ...]:
+        """Its own address, as sockets give it."""
+        return socket_name(self.address)
+
+    @property
+    def peername(self) -> tuple[Any, ...]:
+        """Its peer's address, as it sees it, as sockets give it."""
+        return socket_name(self.peer_address)
+
+    def settle(self, host: Host, ends: tuple[Address, Address]) -> None:
+        """Belong to a host, with the addresses that it has there."""
+        self.host = host
+        self.address, self.peer_address = ends
+        self.closed = False
+        host.endpoints[self] = None
+
+    def abandon(self) -> None:
+        """Be of no host any more."""
+        self.closed = True
+        if self.host is not None:
+            self.host.endpoints.pop(self, None)
+
+    def send_packet(
+        self,
+        flags: str,
+        on_arrival: Callable[[], object],
+        on_loss: Callable[[], object],
+        payload: bytes = b"",
+        sequence: int | None = None,
+    ) -> None:
+        """Send one packet to the other end, through this end's valve; without a number it gets the next."""
+        if flags == "syn ack":
+            numbers = 0, 1
+        else:
+            numbers = (self.outgoing.next_sequence if sequence is None else sequence), self.incoming.expected_sequence
+        packet = TcpPacket((self, self.peer), flags, on_arrival, on_loss, payload, numbers)
+        self.valve.admit(packet, self._net.send)
+
+    def _segment_bytes(self) -> int | None:
+        """Return the largest payload that its path carries, or None if any is fine."""
+        assert self.host is not None  # an end that has no host yet does not send
+        mtu = self._net.path_for(self.host, self.peer_address[0]).link.mtu
+        if mtu is None:
+            return None
+        return mtu - (_IPV6_SEGMENT_HEADER_BYTES if ":" in self.peer_address[0] else _SEGMENT_HEADER_BYTES)
 
     def send(self, data: bytes | memoryview) -> int:
         """Take what there is room for.
@@ -43,7 +170,6 @@ class Endpoint:
         """Close the socket: what was taken still leaves, then FIN; with unread bytes it is RST, as on Linux."""
         if self.closed:
             return
-        self.closed = True
         unread = self.incoming.unread_bytes
         self.incoming.close()
         if self.error is None:
@@ -51,7 +177,7 @@ class Endpoint:
                 self.send_reset()
             else:
                 self.outgoing.end()
-        self.on_closed()
+        self._leave()
 
     def send_reset(self) -> None:
         """Send RST and forget the connection."""
@@ -60,17 +186,34 @@ class Endpoint:
             self.outgoing.stop()
             if self.outgoing.record is not None:
                 self.outgoing.record("rst", b"")
-        self._wire.send(Packet(0, self.peer.fail, lambda: None))
+        self.send_packet("rst", self.peer.fail, _nothing)
 
     def fail(self, code: int = errno.ECONNRESET) -> None:
         """Fail with an error of the operating system: by default, a reset arrived."""
-        if self.error is None:
+        if self.error is None and not self.vanished:
             self.error = _os_error(code)
             self.outgoing.stop()
             self.on_failed()
 
+    def vanish(self) -> None:
+        """Be gone with the host, without a packet and without a word to the transport."""
+        self.vanished = True
+        self.on_failed = _nothing
+        self.on_vanished()
+        self.outgoing.stop()
+        self.incoming.vanish()
+        self._leave()
+
+    def _leave(self) -> None:
+        self.abandon()
+        self.on_closed()
+
     def _time_out(self) -> None:
         self.fail(errno.ETIMEDOUT)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _os_error(code: int) -> OSError:

@@ -1,4 +1,4 @@
-"""Hosts: addresses, ports and what listens on them."""
+"""Hosts: machines with addresses and ports, which can lose power, stand still and start again."""
 
 from __future__ import annotations
 
@@ -6,114 +6,191 @@ import asyncio
 import contextlib
 import contextvars
 import errno
-import ipaddress
 import os
-import socket
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
-ProtocolFactory = Callable[[], asyncio.BaseProtocol]
-Address = tuple[str, int]
+from aiolibp2p.sim.network import boot as boots
+from aiolibp2p.sim.network.boot import Boot
+from aiolibp2p.sim.network.link import Line
+from aiolibp2p.sim.network.listener import Listener, is_loopback, is_unspecified
+from aiolibp2p.sim.network.packet import Address
+from aiolibp2p.sim.scheduler import NS, SimEvent
+
+if TYPE_CHECKING:
+    from aiolibp2p.sim.network.datagram import SimDatagramTransport
+    from aiolibp2p.sim.network.endpoint import Endpoint
+    from aiolibp2p.sim.network.path import Path
+    from aiolibp2p.sim.network.topology import Topology
+
+T = TypeVar("T")
 
 EPHEMERAL_PORTS = range(49152, 65536)
-_here: contextvars.ContextVar[Host | None] = contextvars.ContextVar("aiolibp2p_sim_host", default=None)
-
-
-def is_loopback(ip: str) -> bool:
-    """Return whether an address always means the host itself."""
-    return ipaddress.ip_address(ip).is_loopback
-
-
-def socket_name(address: Address) -> tuple[Any, ...]:
-    """Return an address as sockets give it: four values for IPv6."""
-    return (*address, 0, 0) if ":" in address[0] else address
-
-
-class Listener:
-    """A listening socket, as far as asyncio.Server and its users look at one."""
-
-    type = socket.SOCK_STREAM
-    proto = socket.IPPROTO_TCP
-
-    def __init__(self, host: Host, address: Address) -> None:
-        """Take the address on a host; connections are refused until `start`."""
-        self.host = host
-        self.address = address
-        self.family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.factory: ProtocolFactory | None = None
-        self.server: asyncio.Server | None = None
-        self.context = contextvars.copy_context()
-
-    def start(self, factory: ProtocolFactory, server: asyncio.Server) -> None:
-        """Accept connections; each gets a protocol from `factory`."""
-        self.factory = factory
-        self.server = server
-
-    def listen(self, backlog: int) -> None:
-        """Do nothing: whoever connects is accepted at once, in the order of arrival."""
-
-    def close(self) -> None:
-        """Give the port back."""
-        self.factory = self.server = None
-        self.host.release(self)
-
-    def getsockname(self) -> tuple[Any, ...]:
-        """Return the address."""
-        return socket_name(self.address)
-
-    def fileno(self) -> int:
-        """Return -1: there is no descriptor."""
-        return -1
-
-    def overlaps(self, ip: str) -> bool:
-        """Return whether the two addresses, of which either may stand for all, meet."""
-        same_family = (":" in ip) == (self.family == socket.AF_INET6)
-        return same_family and (
-            ip == self.address[0] or any(ipaddress.ip_address(a).is_unspecified for a in (ip, self.address[0]))
-        )
 
 
 class Host:
     """A machine with addresses of its own; loopback addresses are always its own."""
 
-    def __init__(self, name: str, addresses: tuple[str, ...]) -> None:
-        """Make a host; `SimNet.host` is the way to one that others reach."""
+    def __init__(self, net: Topology, name: str, addresses: tuple[str, ...]) -> None:
+        """Make a host that runs; `SimNet.host` is the way to one that others reach."""
+        self.net = net
         self.name = name
         self.addresses = addresses
+        self.up_line: Line | None = None
+        self.down_line: Line | None = None
         self.refused_ports: set[int] = set()
-        """Ports that answer with RST although something listens."""
+        """Ports that answer as if nothing were there: TCP with RST, UDP with ICMP."""
+        self.routes: dict[str, Path] = {}
+        """The path to each address that it has sent to; what changes whose an address is clears it."""
+        self.datagrams: dict[int, list[SimDatagramTransport]] = {}
+        """The UDP sockets on each port."""
+        self.endpoints: dict[Endpoint, None] = {}
+        """The ends of connections that are not closed."""
+        self.parked: deque[asyncio.Handle | SimEvent] | None = None
+        """What waits while it is paused, and None when it is not."""
+        self._resumes_ns = 0
+        self._boot = Boot(self)
         self._listeners: dict[int, list[Listener]] = {}
         self._next_port = 0
 
     def __repr__(self) -> str:
         return f"<Host {self.name} {self.addresses}>"
 
+    # Whose code it is
+
     @contextlib.contextmanager
     def here(self) -> Iterator[Host]:
-        """Let what the block does, and the tasks and sockets made in it, be of this host."""
-        token = _here.set(self)
+        """Let what the block does, and the tasks and sockets made in it, be of this host.
+
+        Raises:
+            OSError: ENETDOWN, it has crashed.
+        """
+        self._check_up()
+        token = boots.here.set(self._boot)
         try:
             yield self
         finally:
-            _here.reset(token)
+            boots.here.reset(token)
+
+    def spawn(self, coro: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
+        """Return a task of this host: it, and the tasks, timers and sockets it makes, end with the host.
+
+        Raises:
+            OSError: ENETDOWN, it has crashed.
+        """
+        try:
+            self._check_up()
+        except OSError:
+            coro.close()
+            raise
+        context = contextvars.copy_context()
+        context.run(boots.here.set, self._boot)
+        return self.net.loop.create_task(
+            coro, name=f"{self.name}/{name or getattr(coro, '__name__', 'task')}", context=context
+        )
+
+    def _check_up(self) -> None:
+        if not self.is_up:
+            raise OSError(errno.ENETDOWN, f"{os.strerror(errno.ENETDOWN)}: {self.name} has crashed")
+
+    # Power
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has power."""
+        return self._boot.alive
+
+    def crash(self) -> None:
+        """Cut the power.
+
+        Its tasks stop where they are, and neither they nor its timers and callbacks run again, not even finally blocks.
+        Its sockets vanish without a packet, so that peers do not notice until they send. Packets that have left it go
+        on; those that reach it are lost. Code that runs on `home` without having said so, as a test does, survives a
+        crash of `home`. What it abandons stays in memory until the process ends.
+        """
+        if not self.is_up:
+            return
+        loop = self.net.loop
+        loop.screen = boots.screen
+        self._resumes_ns = 0
+        self.parked = None
+        boots.abandon(self._boot, loop)
+        self._listeners.clear()
+        for transports in self.datagrams.values():
+            for transport in transports:
+                transport.vanish()
+        self.datagrams.clear()
+        for endpoint in tuple(self.endpoints):
+            endpoint.vanish()
+        self.net.tell(f"crash {self.name}")
+
+    def restart(self) -> None:
+        """Start it again, after a crash or instead of one.
+
+        Nothing runs and nothing listens on it until something is spawned. What still arrives for connections of before
+        is answered with RST, and what arrives for UDP sockets of before with ICMP.
+        """
+        self.crash()
+        self._boot = Boot(self)
+        self.net.tell(f"restart {self.name}")
+
+    def pause(self, seconds: float) -> None:
+        """Let its tasks, timers and callbacks wait, from the next turn of the loop on, as a collector's pause does.
+
+        What arrives waits with them: TCP acknowledges as long as there is room in the socket, connections are made and
+        accepted later, and datagrams wait until the socket's buffer is full.
+        """
+        if not self.is_up:
+            return
+        loop = self.net.loop
+        loop.screen = boots.screen
+        if self.parked is None:
+            self.parked = deque()
+        self._resumes_ns = max(self._resumes_ns, loop.time_ns() + round(seconds * NS))
+        loop.call_at_ns(self._resumes_ns, self._resume)
+        self.net.tell(f"pause {self.name}")
+
+    def _resume(self) -> None:
+        loop = self.net.loop
+        if self.parked is not None and loop.time_ns() >= self._resumes_ns:
+            parked, self.parked = self.parked, None
+            loop.make_ready(parked)
+            self.net.tell(f"resume {self.name}")
+
+    def enter(self, context: contextvars.Context, callback: Callable[..., object], *args: Any) -> None:
+        """Run a callback of the program on this host, or let it wait while the host is paused."""
+        if self.parked is None:
+            context.run(callback, *args)
+        else:
+            self.parked.append(asyncio.Handle(callback, args, self.net.loop, context))
+
+    # Addresses and ports
 
     def bind(self, ip: str, port: int) -> Listener:
-        """Take a port; 0 takes a free one.
+        """Take a TCP port; 0 takes a free one.
 
         Raises:
             OSError: EADDRINUSE or EADDRNOTAVAIL.
         """
-        if not (is_loopback(ip) or ipaddress.ip_address(ip).is_unspecified or ip in self.addresses):
-            raise OSError(errno.EADDRNOTAVAIL, f"error while attempting to bind on address {(ip, port)!r}: not ours")
+        self.check_own(ip, port)
         if port == 0:
             port = self.free_port()
         listeners = self._listeners.setdefault(port, [])
         if any(listener.overlaps(ip) for listener in listeners):
-            reason = os.strerror(errno.EADDRINUSE).lower()
-            raise OSError(errno.EADDRINUSE, f"error while attempting to bind on address {(ip, port)!r}: {reason}")
+            raise address_in_use(ip, port)
         listener = Listener(self, (ip, port))
         listeners.append(listener)
         return listener
+
+    def check_own(self, ip: str, port: int) -> None:
+        """Check that an address is one of this host's, or stands for all of them.
+
+        Raises:
+            OSError: EADDRNOTAVAIL.
+        """
+        if not (ip in self.addresses or is_loopback(ip) or is_unspecified(ip)):
+            raise OSError(errno.EADDRNOTAVAIL, f"error while attempting to bind on address {(ip, port)!r}: not ours")
 
     def release(self, listener: Listener) -> None:
         """Give a listener's port back."""
@@ -122,7 +199,7 @@ class Host:
             listeners.remove(listener)
 
     def free_port(self) -> int:
-        """Return the next port of the ephemeral range on which nothing listens.
+        """Return the next port of the ephemeral range on which there is nothing.
 
         Raises:
             OSError: there is none.
@@ -130,7 +207,7 @@ class Host:
         for _ in EPHEMERAL_PORTS:
             port = EPHEMERAL_PORTS[self._next_port % len(EPHEMERAL_PORTS)]
             self._next_port += 1
-            if not self._listeners.get(port):
+            if not self._listeners.get(port) and port not in self.datagrams:
                 return port
         raise OSError(errno.EADDRNOTAVAIL, "no free port")
 
@@ -162,6 +239,7 @@ class Host:
         raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 
 
-def host_here() -> Host | None:
-    """Return the host that the running code belongs to."""
-    return _here.get()
+def address_in_use(ip: str, port: int) -> OSError:
+    """Return the error of binding to an address that is taken."""
+    reason = os.strerror(errno.EADDRINUSE).lower()
+    return OSError(errno.EADDRINUSE, f"error while attempting to bind on address {(ip, port)!r}: {reason}")

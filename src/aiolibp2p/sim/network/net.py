@@ -1,30 +1,33 @@
-"""The simulated network of one loop: hosts, paths between them, and asyncio's calls on it."""
+"""The simulated network of one loop, behind asyncio's own calls."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import itertools
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
+from aiolibp2p.sim.network import datagram
+from aiolibp2p.sim.network.boot import host_here
 from aiolibp2p.sim.network.connection import Connection
-from aiolibp2p.sim.network.host import Host, Listener, ProtocolFactory, host_here, is_loopback
+from aiolibp2p.sim.network.datagram import SimDatagramTransport
+from aiolibp2p.sim.network.faults import Faults
+from aiolibp2p.sim.network.link import Link
+from aiolibp2p.sim.network.listener import Listener, ProtocolFactory, is_unspecified
+from aiolibp2p.sim.network.packet import Address, Packet
 from aiolibp2p.sim.network.pipe import Tuning
-from aiolibp2p.sim.network.tap import Tap
 from aiolibp2p.sim.network.transport import SimTransport
-from aiolibp2p.sim.network.wire import Link, Path
 from aiolibp2p.sim.scheduler import VirtualTimeLoop
 
 
-class SimNet:
-    """TCP between simulated hosts.
+class SimNet(Faults):
+    """TCP and UDP between simulated hosts.
 
     A program that never says on which host it runs is on `home`. Loopback addresses, names of hosts and their addresses
-    are reachable; a SYN to any other address vanishes, or fails at once if `unknown_addresses` says "unreachable".
+    are reachable; a packet to any other address vanishes, or fails at once if `unknown_addresses` says "unreachable".
     """
 
     def __init__(
@@ -42,53 +45,11 @@ class SimNet:
             bandwidth: bits per second in each direction; None is unlimited.
             tuning: the sizes of sockets made from now on.
         """
-        self.loop = loop
-        self.tuning = tuning or Tuning()
-        self.unknown_addresses: Literal["silent", "unreachable"] = "silent"
-        self.taps: list[Tap] = []
+        super().__init__(loop, Link(latency=latency, bandwidth=bandwidth), tuning or Tuning())
         self.next_connection: Callable[[], int] = itertools.count(1).__next__
         """Return the number of the next connection."""
-        self._hosts: dict[str, Host] = {}
         self._connections: dict[int, Connection] = {}
-        self._link = Link(latency=latency, bandwidth=bandwidth)
-        self._links: dict[tuple[str, str], Link] = {}
-        self._paths: dict[tuple[str, str], Path] = {}
         self.home = self.host("home")
-
-    # Topology
-
-    def host(self, name: str, *addresses: str) -> Host:
-        """Add a host; without addresses it gets a public one.
-
-        Raises:
-            ValueError: the name or an address is taken.
-        """
-        number = len(self._hosts) + 1
-        host = Host(name, addresses or (f"1.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",))
-        taken = {address for other in self._hosts.values() for address in other.addresses}
-        if name in self._hosts or taken.intersection(host.addresses):
-            raise ValueError(f"{host!r}: name or address taken")
-        self._hosts[name] = host
-        return host
-
-    def set_link(self, link: Link, source: Host | None = None, target: Host | None = None) -> None:
-        """Change one direction between two hosts, or, without hosts, whatever has no link of its own."""
-        if source is None or target is None:
-            self._link = link
-        else:
-            self._links[source.name, target.name] = link
-        for names, path in self._paths.items():
-            path.set_link(self._links.get(names, self._link))
-
-    def path(self, source: Host | None, target: Host | None) -> Path:
-        """Return one direction between two hosts; its `valve` holds or cuts all their connections. None is nowhere."""
-        names = (source.name if source else "", target.name if target else "")
-        path = self._paths.get(names)
-        if path is None:
-            path = self._paths[names] = Path(self.loop, self._links.get(names, self._link))
-            if not all(names):
-                path.valve.cut()
-        return path
 
     # What there is
 
@@ -100,7 +61,7 @@ class SimNet:
     @property
     def listeners(self) -> list[Listener]:
         """Every listening socket of every host."""
-        return [listener for host in self._hosts.values() for listener in host.listeners()]
+        return [listener for host in self.hosts for listener in host.listeners()]
 
     @property
     def transports(self) -> list[SimTransport]:
@@ -119,51 +80,17 @@ class SimNet:
                 return connection
         raise LookupError(f"{transport!r} has no connection here")
 
-    def tap(self) -> Tap:
-        """Record what leaves the ends of all connections from now on."""
-        tap = Tap()
-        self.taps.append(tap)
-        return tap
-
     def forget(self, connection: Connection) -> None:
         """Drop a connection that is closed at both ends."""
         self._connections.pop(connection.id, None)
 
-    # Names
+    @property
+    def datagram_transports(self) -> list[SimDatagramTransport]:
+        """The UDP sockets of all hosts."""
+        return [transport for host in self.hosts for sharing in host.datagrams.values() for transport in sharing]
 
-    def resolve(self, name: Any) -> list[str]:
-        """Return the addresses of a host's name, of `localhost`, or the address given.
-
-        Raises:
-            socket.gaierror: nobody has that name.
-        """
-        text = name.decode("ascii") if isinstance(name, bytes) else name
-        if text is None or text == "localhost":
-            return ["127.0.0.1"]
-        if text in self._hosts:
-            return list(self._hosts[text].addresses)
-        try:
-            return [str(ipaddress.ip_address(text))]
-        except ValueError:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
-
-    def getaddrinfo(self, host: Any, port: Any) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
-        """Return the TCP addresses of a name.
-
-        Raises:
-            socket.gaierror: nobody has that name.
-        """
-        found: list[tuple[int, int, int, str, tuple[Any, ...]]] = []
-        for ip in self.resolve(host):
-            family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-            name = (ip, int(port or 0), 0, 0) if ":" in ip else (ip, int(port or 0))
-            found.append((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", name))
-        return found
-
-    def _owner(self, ip: str, here: Host) -> Host | None:
-        if is_loopback(ip) or ipaddress.ip_address(ip).is_unspecified:
-            return here
-        return next((host for host in self._hosts.values() if ip in host.addresses), None)
+    def _held_elsewhere(self) -> list[Packet]:
+        return [packet for connection in self.connections for packet in connection.held]
 
     # asyncio's calls
 
@@ -201,11 +128,10 @@ class SimNet:
         source = local_addr or (here.source_for(ip), 0)
         if local_addr is not None:
             here.bind(*local_addr).close()  # to learn whether it is free and ours
-        owner = self._owner(ip, here)
-        if owner is None and self.unknown_addresses == "unreachable":
+        if self.unknown_addresses == "unreachable" and self.owner(ip, here) is None:
             raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
         local = (source[0], source[1] or here.free_port())
-        connection = Connection(self, (here, owner), (local, (ip, port)))
+        connection = Connection(self, here, (local, (ip, port)))
         self._connections[connection.id] = connection
         await connection.connect()
         return connection
@@ -260,6 +186,61 @@ class SimNet:
         if start_serving:
             await server.start_serving()
         return server
+
+    async def create_datagram_endpoint(
+        self,
+        factory: ProtocolFactory,
+        local_addr: tuple[str, int] | None = None,
+        remote_addr: tuple[str, int] | None = None,
+        *,
+        family: int = 0,
+        reuse_port: bool | None = None,
+        v6only: bool = False,
+        **_options: Any,
+    ) -> tuple[SimDatagramTransport, asyncio.BaseProtocol]:
+        """Make a UDP socket on the host of the running code.
+
+        A socket of IPv6 that is bound to no single address serves IPv4 too, as on Linux, unless `v6only` forbids it.
+
+        Raises:
+            OSError: EADDRINUSE, EADDRNOTAVAIL, or ENETUNREACH for a remote address that the host has no way to.
+            ValueError: neither an address nor a family is given.
+        Cancellation: the socket is closed.
+        """
+        here = host_here() or self.home
+        remote = self._numbered(remote_addr, family) if remote_addr is not None else None
+        if local_addr is not None:
+            local = self._numbered(local_addr, family)
+        elif remote is not None:
+            local = (here.source_for(remote[0]), 0)
+        elif family in (socket.AF_INET, socket.AF_INET6):
+            local = ("::" if family == socket.AF_INET6 else "0.0.0.0", 0)
+        else:
+            raise ValueError("unexpected address family")
+        here.check_own(*local)
+        dual = ":" in local[0] and is_unspecified(local[0]) and not v6only
+        local = (local[0], local[1] or here.free_port())
+        transport = SimDatagramTransport(self, here, local, remote, dual=dual, shared=bool(reuse_port))
+        datagram.bind(here, transport)
+        try:
+            protocol = factory()
+            waiter = self.loop.create_future()
+            transport.begin(protocol, waiter)
+        except BaseException:
+            datagram.release(here, transport)
+            raise
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
+
+    def _numbered(self, address: tuple[str, int], family: int) -> Address:
+        for ip in self.resolve(address[0]):
+            if family in (0, socket.AF_INET6 if ":" in ip else socket.AF_INET):
+                return datagram.plain(ip), address[1]
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     async def listen_mute(self, host: str | None, port: int, *, reading: bool = True) -> asyncio.Server:
         """Listen with a server that accepts and never says a word; without `reading` it does not even read."""

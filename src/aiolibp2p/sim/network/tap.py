@@ -1,9 +1,11 @@
-"""What was sent over connections, when and by whom."""
+"""What was sent, when and by whom, and what was lost and why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
+
+from aiolibp2p.sim.network.packet import Packet
 
 Side = Literal["client", "server"]
 Kind = Literal["data", "fin", "rst"]
@@ -19,11 +21,28 @@ class Sent(NamedTuple):
     data: bytes
 
 
+class Seen(NamedTuple):
+    """One packet of any protocol at the beginning of its path; what TCP repeats and acknowledges is here too."""
+
+    at_ns: int
+    packet: Packet
+
+
+class Drop(NamedTuple):
+    """One packet that was lost; `SimNet.drop` tells the reasons there are."""
+
+    at_ns: int
+    packet: Packet
+    reason: str
+
+
 @dataclass(slots=True)
 class Tap:
-    """A record of what leaves the ends of connections; `SimNet.tap` makes one."""
+    """A record of what crosses a network; `SimNet.tap` makes one."""
 
     segments: list[Sent] = field(default_factory=list)
+    packets: list[Seen] = field(default_factory=list)
+    drops: list[Drop] = field(default_factory=list)
 
     def sent_by(self, side: Side, connection: int | None = None) -> list[tuple[int, bytes]]:
         """Return the time in nanoseconds and the bytes of every data segment of one side."""

@@ -58,6 +58,7 @@ class SimTransport(_FlowControlMixin):
         endpoint.incoming.on_readable = self._schedule_read
         endpoint.outgoing.on_room = self._schedule_write
         endpoint.on_failed = self._socket_failed
+        endpoint.on_vanished = self._vanish
         if server is not None:
             attach: Any = server._attach  # type: ignore[attr-defined]
             attach(*_server_arguments(self))
@@ -238,6 +239,10 @@ class SimTransport(_FlowControlMixin):
         # A real loop hears of it from whichever direction it waits for.
         self._schedule_write()
         self._schedule_read()
+
+    def _vanish(self) -> None:
+        self._buffer.clear()
+        self._closing = self._lost = True
 
     def _fatal_error(self, error: BaseException, message: str) -> None:
         if not isinstance(error, OSError):

@@ -136,6 +136,33 @@ async def test_directions_between_hosts_have_links_of_their_own() -> None:
     listening.close()
 
 
+async def test_packets_carry_the_numbers_that_tcp_gives_them() -> None:
+    tap = current_net().tap()
+    client, server = Recorder(), Recorder(keep_open=True)
+    async with connected(client, server):
+        client.transport.write(b"hello")
+        await current_loop().settle()
+        client.transport.write_eof()
+        await current_loop().settle()
+        server.transport.write(b"yes")
+        server.transport.close()
+        await current_loop().settle()
+    packets: list[Any] = [seen.packet for seen in tap.packets]
+    assert [(p.flags, len(p.payload), p.sequence, p.acknowledges) for p in packets] == [
+        ("syn", 0, 0, 0),
+        ("syn ack", 0, 0, 1),
+        ("ack", 0, 1, 1),
+        ("ack", 5, 1, 1),
+        ("ack", 0, 1, 6),  # arrived
+        ("ack", 0, 1, 6),  # read, so that the window is open again
+        ("fin ack", 0, 6, 1),
+        ("ack", 3, 1, 7),
+        ("fin ack", 0, 4, 7),
+        ("ack", 0, 7, 4),
+        ("ack", 0, 7, 5),
+    ]
+
+
 async def test_bytes_arrive_in_order_whatever_the_chunks() -> None:
     current_net().tuning = Tuning(segment=700, read=900, ragged=True)
     client, server = Recorder(), Recorder()

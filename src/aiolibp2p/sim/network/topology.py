@@ -1,0 +1,200 @@
+"""Who is where: hosts, their addresses, the paths between them, and the door that every packet passes."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import zlib
+from typing import Any, Literal, NamedTuple
+
+from aiolibp2p.sim.network.host import Host
+from aiolibp2p.sim.network.link import Line, Link
+from aiolibp2p.sim.network.listener import is_loopback, is_unspecified
+from aiolibp2p.sim.network.packet import Packet
+from aiolibp2p.sim.network.path import Path
+from aiolibp2p.sim.network.pipe import Tuning
+from aiolibp2p.sim.network.rules import Rule
+from aiolibp2p.sim.network.tap import Drop, Seen, Tap
+from aiolibp2p.sim.scheduler import VirtualTimeLoop
+
+
+class InFlight(NamedTuple):
+    """A packet that was sent and has not arrived."""
+
+    packet: Packet
+    arrives_ns: int | None
+    """When it arrives, or reaches the target's access line; None while it is held."""
+
+
+class Topology:
+    """Hosts and the paths between them."""
+
+    def __init__(self, loop: VirtualTimeLoop, link: Link, tuning: Tuning) -> None:
+        """Make a network without hosts; `link` is that of all paths, within a host too, until `set_link`."""
+        self.loop = loop
+        self.tuning = tuning
+        self.unknown_addresses: Literal["silent", "unreachable"] = "silent"
+        """What becomes of packets to an address that nobody has: they vanish, or their sender is told at once."""
+        self.taps: list[Tap] = []
+        self.rules: list[Rule] = []
+        self._hosts: dict[str, Host] = {}
+        self._owners: dict[str, Host] = {}
+        self._link = link
+        self._links: dict[tuple[str, str], Link] = {}
+        self._paths: dict[tuple[str, str], Path] = {}
+
+    # Hosts and links
+
+    def host(
+        self,
+        name: str,
+        *addresses: str,
+        up: float | None = None,
+        down: float | None = None,
+        queue_bytes: int | None = None,
+    ) -> Host:
+        """Add a host; without addresses it gets a public one of IPv4.
+
+        Args:
+            addresses: any number of either family; the first of a family is what the host sends from.
+            up: bits per second that leave it, all paths together; None is unlimited. Within the host nothing counts.
+            down: the same for what reaches it.
+            queue_bytes: bytes that may wait for either; a packet that finds no room is dropped, but never one of the
+                host's own TCP connections on its way out.
+
+        Raises:
+            ValueError: the name or an address is taken, or is no address.
+        """
+        number = len(self._hosts) + 1
+        own = addresses or (f"1.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",)
+        own = tuple(str(ipaddress.ip_address(address)) for address in own)
+        host = Host(self, name, own)
+        if name in self._hosts or not self._owners.keys().isdisjoint(own):
+            raise ValueError(f"{host!r}: name or address taken")
+        host.up_line = Line(up, queue_bytes) if up is not None else None
+        host.down_line = Line(down, queue_bytes) if down is not None else None
+        self._hosts[name] = host
+        self._owners.update(dict.fromkeys(own, host))
+        return host
+
+    @property
+    def hosts(self) -> list[Host]:
+        """All hosts, in the order in which they were added."""
+        return list(self._hosts.values())
+
+    def set_link(self, link: Link, source: Host | None = None, target: Host | None = None) -> None:
+        """Change one direction between two hosts, or, without hosts, whatever has no link of its own."""
+        if source is None or target is None:
+            self._link = link
+        else:
+            self._links[source.name, target.name] = link
+        for names, path in self._paths.items():
+            path.set_link(self._links.get(names, self._link))
+
+    def path(self, source: Host, target: Host | None) -> Path:
+        """Return one direction between two hosts; its `valve` holds or cuts all that crosses it. None is nowhere."""
+        names = (source.name, target.name if target else "")
+        path = self._paths.get(names)
+        if path is None:
+            path = self._paths[names] = Path(self, source, target, self._links.get(names, self._link))
+        return path
+
+    # Names
+
+    def resolve(self, name: Any) -> list[str]:
+        """Return the addresses of a host's name, of `localhost`, or the address given.
+
+        Raises:
+            socket.gaierror: nobody has that name.
+        """
+        text = name.decode("ascii") if isinstance(name, bytes) else name
+        if text is None or text == "localhost":
+            return ["127.0.0.1"]
+        if text in self._hosts:
+            return list(self._hosts[text].addresses)
+        try:
+            return [str(ipaddress.ip_address(text))]
+        except ValueError:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
+
+    def owner(self, ip: str, here: Host) -> Host | None:
+        """Return the host that has an address, seen from a host: loopback addresses are its own."""
+        owner = self._owners.get(ip)
+        if owner is None and (is_loopback(ip) or is_unspecified(ip)):
+            return here
+        return owner
+
+    # Packets
+
+    def send(self, packet: Packet) -> None:
+        """Send a packet.
+
+        Every packet of every host passes here with the addresses it has then, once for each time it is sent, and here
+        its target address becomes a path: what translates addresses or refuses packets does it here.
+        """
+        self.path_for(packet.sender, packet.target[0]).send(packet)
+
+    def path_for(self, sender: Host, ip: str) -> Path:
+        """Return the path from a host to an address."""
+        path = sender.routes.get(ip)
+        if path is None:
+            path = self.path(sender, self.owner(ip, sender))
+            if path.target is not None:  # for a host may get the address later
+                sender.routes[ip] = path
+        return path
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether anybody wants to know of every packet."""
+        return bool(self.taps) or self.loop.trace is not None
+
+    def tap(self) -> Tap:
+        """Record what is sent, and what is lost and why, from now on."""
+        tap = Tap()
+        self.taps.append(tap)
+        return tap
+
+    def observe(self, packet: Packet) -> None:
+        """Record a packet that enters its path; TCP connections record their segments themselves."""
+        for tap in self.taps:
+            tap.packets.append(Seen(self.loop.time_ns(), packet))
+        if packet.protocol != "tcp":
+            self.note("send", packet)
+
+    def note(self, what: str, packet: Packet) -> None:
+        """Add one line about a packet to the trace, if there is one."""
+        trace = self.loop.trace
+        if trace is not None:
+            ends = f"{packet.sender.name} {packet.source[0]}:{packet.source[1]}>{packet.target[0]}:{packet.target[1]}"
+            content = f"{len(packet.payload)} {zlib.crc32(packet.payload):08x}"
+            kind = f"{packet.protocol} {packet.flags}".rstrip()
+            trace.add(f"{self.loop.time_ns()} {what} {ends} {packet.number} {kind} {content}")
+
+    def tell(self, what: str) -> None:
+        """Add a line about the network itself to the trace, if there is one."""
+        trace = self.loop.trace
+        if trace is not None:
+            trace.add(f"{self.loop.time_ns()} {what}")
+
+    def drop(self, packet: Packet, reason: str) -> None:
+        """Lose a packet, and record why.
+
+        Reasons are "no route" (nobody has the address), "cut" (a partition, a black hole, an isolated host), "rule",
+        "mtu", "queue" (no room before a line), "loss", "burst", "corrupt", "down" (the host has crashed), "port" (no
+        socket is there), "buffer" (the socket's is full), "closed" (the socket is closing) and "stranger" (a TCP
+        segment of no connection that its receiver has).
+        """
+        if self.is_observed:
+            for tap in self.taps:
+                tap.drops.append(Drop(self.loop.time_ns(), packet, reason))
+            self.note(f"drop {reason}", packet)
+        packet.lose(reason)
+
+    def in_flight(self) -> list[InFlight]:
+        """Return the packets that were sent and have not arrived: in the order they will, and then those held back."""
+        flying = [InFlight(e, at_ns) for at_ns, e in self.loop.scheduled() if isinstance(e, Packet)]
+        held = [packet for path in self._paths.values() for packet in path.valve.held]
+        return flying + [InFlight(packet, None) for packet in (*held, *self._held_elsewhere())]
+
+    def _held_elsewhere(self) -> list[Packet]:
+        return []
