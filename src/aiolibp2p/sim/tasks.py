@@ -1,10 +1,11 @@
-"""Tasks and futures with a reproducible identity, and the report of what blocked tasks wait for."""
+"""Tasks and futures with a reproducible identity, which know when they were made."""
 
 from __future__ import annotations
 
 import asyncio
-import types
 from typing import TYPE_CHECKING, Any
+
+from aiolibp2p.profile import profile_tasks
 
 if TYPE_CHECKING:
     from aiolibp2p.sim.scheduler import VirtualTimeLoop
@@ -20,7 +21,12 @@ class SimFuture(asyncio.Future[Any]):
     late: a future that no set ever holds costs nothing.
     """
 
-    _order = _UNORDERED
+    __slots__ = ("_order", "born_ns")
+
+    def __init__(self, *, loop: VirtualTimeLoop) -> None:
+        self._order = _UNORDERED
+        self.born_ns = loop.time_ns()
+        super().__init__(loop=loop)
 
     def __hash__(self) -> int:
         if self._order == _UNORDERED:
@@ -47,35 +53,11 @@ def task_of(handle: object) -> asyncio.Task[Any] | None:
     return owner if isinstance(owner, asyncio.Task) else None
 
 
-def await_frames(coro: Any) -> list[types.FrameType]:
-    """Return the suspended frames of a coroutine, outermost first."""
-    frames: list[types.FrameType] = []
-    while coro is not None:
-        if isinstance(coro, types.CoroutineType):
-            frame, awaited = coro.cr_frame, coro.cr_await
-        elif isinstance(coro, types.GeneratorType):
-            frame, awaited = coro.gi_frame, coro.gi_yieldfrom
-        elif isinstance(coro, types.AsyncGeneratorType):
-            frame, awaited = coro.ag_frame, coro.ag_await
-        else:
-            break
-        if frame is not None:
-            frames.append(frame)
-        coro = awaited
-    return frames
-
-
 def describe_task(task: asyncio.Task[Any], now_ns: int) -> str:
-    """Return a task's name, age and stack, innermost frame first."""
-    age = f" ({(now_ns - task.born_ns) / 1e9:g} s old)" if isinstance(task, SimTask) else ""
-    lines = [f"task {task.get_name()!r}{age} waits in"]
-    for frame in reversed(await_frames(task.get_coro())):
-        name = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
-        lines.append(f"    {name}  {frame.f_code.co_filename}:{frame.f_lineno}")
-    return "\n".join(lines)
+    """Return a task's name, what it waits for and its stack, innermost frame first."""
+    return str(profile_tasks(task.get_loop(), [task]))
 
 
 def describe_blocked(loop: VirtualTimeLoop) -> str:
     """Return what every task of the loop waits for, the oldest task first."""
-    tasks = sorted(asyncio.all_tasks(loop), key=hash)
-    return "\n".join(describe_task(task, loop.time_ns()) for task in tasks) or "no task is left"
+    return f"what each task waits in, oldest first:\n{profile_tasks(loop)}"
