@@ -128,28 +128,3 @@ async def test_nothing_that_ends_a_stream_takes_time(how: str) -> None:
             await current_loop().pass_time(3)
         assert connection.streams == connection.tombstones == []
         assert current_loop().time_ns() < started_ns + 7 * NS
-
-
-async def test_a_peer_that_acknowledges_nothing_blocks_itself_only() -> None:
-    from tests.support.hosts import raw_peer
-    from tests.support.raw import RawLink
-    from tests.support.scripts import responding
-
-    async def script(link: RawLink) -> None:
-        link.accepts = link.reads = False
-        await responding()(link)
-
-    async with two_hosts() as (alice, bob, _connection), raw_peer(script) as peer:
-        bob.handle(ECHO, echo)
-        blocked = await alice.connect(peer.address)
-        opening = [current_loop().create_task(blocked.open_stream(ECHO)) for _ in range(300)]
-        await current_loop().settle()
-        assert len([task for task in opening if not task.done()]) == 300 - 255  # identify is one
-        for _ in range(10):
-            stream = await alice.open_stream(bob.peer_id, ECHO)
-            await stream.write(b"x")
-            assert await stream.read() == b"x"
-            stream.close()
-        assert current_loop().time_ns() == 0
-        blocked.abort()
-        await asyncio.gather(*opening, return_exceptions=True)

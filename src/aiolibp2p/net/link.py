@@ -345,6 +345,10 @@ class Link(asyncio.BufferedProtocol):
         if session.changed and self.connection is not None:
             changed, session.changed = session.changed, []
             self.connection.on_events(cast(Sequence[MuxedStream], changed))
+        if session.openable and self.connection is not None:
+            # The end of a tombstone, which is forgotten once its FIN has left, makes room for a stream.
+            session.openable = False
+            self.connection.on_openable()
         if session.terminated is not None:
             self._end(session.terminated)
 

@@ -533,6 +533,7 @@ class Stream:
         if self._fin_held:
             self._send_fin()
         self._muxed.forget()
+        self._muxer.flush_soon()  # what is forgotten may make room for a stream that waits to be opened
         self._finish(DeadlineError("close", self.connection._timeouts.close, stage="close"))
 
     # -- negotiation -------------------------------------------------------------------------------------------------
