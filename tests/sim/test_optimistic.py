@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from aiolibp2p import Stream
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError, DialError, NegotiationError, RemoteProtocolError
 from aiolibp2p.sansio.multistream import HEADER, encode_message, proposal
 from aiolibp2p.sansio.noise import PROTOCOL as NOISE
@@ -155,37 +154,6 @@ async def test_a_remembered_peer_is_told_by_its_address() -> None:
         assert len(other.links) == 1
         assert isinstance(other.script, Strict)
         assert other.script.eager == 0
-
-
-async def echo(stream: Stream) -> None:
-    async for data in stream:
-        await stream.write(data)
-
-
-async def test_the_first_answer_comes_after_three_round_trips_with_an_early_muxer() -> None:
-    current_net().set_link(Link(latency=0.05))
-    async with sim_host("alice") as alice, sim_host("bob") as bob:
-        bob.handle(ECHO, echo)
-        stream = await alice.open_stream(bob.addresses[0], ECHO)
-        assert current_loop().time_ns() == 2 * NS // 10
-        await stream.write(b"hello")
-        assert await stream.read() == b"hello"
-        assert current_loop().time_ns() == 3 * NS // 10
-        stream.close()
-
-
-async def test_and_without_one_because_the_muxer_is_proposed_in_the_flight_of_message_3(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("aiolibp2p.net.swarm.MUXERS", ())  # bob names no muxer in his payload, as rust does
-    current_net().set_link(Link(latency=0.05))
-    async with sim_host("alice") as alice, sim_host("bob") as bob:
-        bob.handle(ECHO, echo)
-        stream = await alice.open_stream(bob.addresses[0], ECHO)
-        await stream.write(b"hello")
-        assert await stream.read() == b"hello"
-        assert current_loop().time_ns() == 3 * NS // 10
-        stream.close()
 
 
 async def test_message_3_leaves_together_with_the_proposal_of_the_muxer_and_the_first_frames() -> None:
