@@ -14,8 +14,10 @@ from aiolibp2p.sim.loop import (
     run,
 )
 from aiolibp2p.sim.network import Connection, Host, Link, SimNet, Tap, Tuning
-from aiolibp2p.sim.trace import Trace
-from aiolibp2p.sim.world import HostNet, SeededEntropy, sim_runtime
+from aiolibp2p.sim.runtime import HostNet, SeededEntropy, sim_runtime
+from aiolibp2p.sim.testing import sim_test
+from aiolibp2p.sim.trace import Trace, first_divergence
+from aiolibp2p.sim.world import InvariantError, World, run_world
 
 __all__ = [
     "Connection",
@@ -23,6 +25,7 @@ __all__ = [
     "EscapeError",
     "Host",
     "HostNet",
+    "InvariantError",
     "LeftoverError",
     "Link",
     "LivelockError",
@@ -33,8 +36,12 @@ __all__ = [
     "TimeLimitError",
     "Trace",
     "Tuning",
+    "World",
     "current_loop",
     "current_net",
+    "first_divergence",
     "run",
+    "run_world",
     "sim_runtime",
+    "sim_test",
 ]

@@ -59,7 +59,7 @@ def test_what_arrived_before_the_hand_over_is_not_lost() -> None:
 
 def test_a_connection_that_ended_before_the_hand_over_says_so() -> None:
     async def main() -> None:
-        server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 80)
+        server = await current_loop().create_server(asyncio.Protocol, "127.0.0.1", 80)
         sock = socket.socket()
         await current_loop().sock_connect(sock, ("127.0.0.1", 80))
         current_net().connections[0].transport("client").abort()
@@ -74,7 +74,7 @@ def test_a_connection_that_ended_before_the_hand_over_says_so() -> None:
 def test_the_connection_of_a_socket_that_was_closed_instead_ends() -> None:
     async def main() -> None:
         loop = current_loop()
-        server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 80)
+        server = await current_loop().create_server(asyncio.Protocol, "127.0.0.1", 80)
         for _ in range(3):
             sock = socket.socket()
             await loop.sock_connect(sock, ("127.0.0.1", 80))
