@@ -38,6 +38,9 @@ FORMAT: Final = "aiolibp2p blocks 1 (lmdb 0.9)\n"
 _LMDB_0_9: Final = 0
 _MAP_BYTES_MIN: Final = 1 << 20
 _KEYS_A_PAGE: Final = 1024
+_READER_BYTES: Final = 128
+_READERS_HEAD_BYTES: Final = 4096
+"""More than LMDB's table of readers has of each: LMDB takes a larger one as it is."""
 
 
 class LmdbMap:
@@ -68,6 +71,7 @@ class LmdbMap:
         self._lock = DirectoryLock(self.path)
         try:
             self._check_version()
+            self._reserve_lock_file()
             self._env = self._open_environment()
             _sync_directory(self.path)
         except OSError as error:
@@ -138,8 +142,10 @@ class LmdbMap:
             except lmdb.MapFullError:
                 self._grow(sum(len(value or b"") for _, value in changes))
             except lmdb.Error as error:
+                failed = self._not_written(error, changes)
                 self._recover()
-                raise self._not_written(error, changes) from error
+                self._cut_off()
+                raise failed from error
 
     @staticmethod
     def _apply(transaction: lmdb.Transaction[bytes], changes: Sequence[Change]) -> None:
@@ -220,6 +226,17 @@ class LmdbMap:
             with self._alone():
                 self._reopen()
 
+    def _cut_off(self) -> None:
+        """Give back what a commit that failed made the file grow by: on a full disk, nothing else would have room."""
+        env = self._environment()
+        used_bytes = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        data = self.path / "data.mdb"
+        try:
+            if data.stat().st_size > used_bytes:
+                os.truncate(data, used_bytes)
+        except OSError:
+            pass  # Windows lets no mapped file shrink; the next commit uses it
+
     def _reopen(self) -> None:
         env, self._env = self._env, None
         if env is not None:
@@ -232,6 +249,8 @@ class LmdbMap:
         Raises:
             StorageError: LMDB refuses what is there, or the disk does.
         """
+        data = self.path / "data.mdb"
+        is_new = not data.exists() or data.stat().st_size == 0
         # Windows commits memory for a map of any size, so there it begins small.
         size_bytes = _MAP_BYTES_MIN if sys.platform == "win32" else self._map_bytes
         while True:
@@ -240,17 +259,39 @@ class LmdbMap:
                     str(self.path),
                     map_size=size_bytes,
                     mode=0o600,
-                    max_readers=self._limits.storage_threads_max + 1,
+                    max_readers=self._readers_max,
                     max_spare_txns=self._limits.storage_threads,
                     lib_version=_LMDB_0_9,
                 )
             except lmdb.Error as error:
+                if is_new:
+                    # One that was begun and has no root, as on a full disk, LMDB could never open again.
+                    data.unlink(missing_ok=True)
                 if error.code != errno.ENOMEM or size_bytes <= _MAP_BYTES_MIN:
                     raise self._failed(error, "open") from error
                 size_bytes //= 2
             else:
                 self._map_bytes = env.info()["map_size"]
                 return env
+
+    @property
+    def _readers_max(self) -> int:
+        return self._limits.storage_threads_max + 1
+
+    def _reserve_lock_file(self) -> None:
+        """Give LMDB's table of readers its place on the disk.
+
+        It is a map that is written to: a page for which a full disk has no room would end the process.
+
+        Raises:
+            OSError: there is none.
+        """
+        path = self.path / "lock.mdb"
+        wanted_bytes = _READERS_HEAD_BYTES + self._readers_max * _READER_BYTES
+        missing_bytes = wanted_bytes - (path.stat().st_size if path.exists() else 0)
+        if missing_bytes > 0:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
+                file.write(bytes(missing_bytes))
 
     def _check_version(self) -> None:
         """Check what the directory holds, and say it in a new one before there is anything else.

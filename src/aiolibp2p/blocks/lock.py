@@ -33,14 +33,23 @@ class DirectoryLock:
             who = f"process {holder}" if holder else "another process"
             text = f"in use by {who}: end it, or use another directory"
             raise StorageError(str(directory), text, errno=errno.EWOULDBLOCK, stage="open") from error
-        os.ftruncate(self._file, 0)
-        os.write(self._file, b"%d\n" % os.getpid())
+        _sign(self._file)
 
     def release(self) -> None:
         """Give the lock up; the file stays, since another may already wait for it."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _sign(file: int) -> None:
+    """Say who holds the lock, for people; where the disk is full, what is there is overwritten, or stays empty."""
+    text = b"%d\n" % os.getpid()
+    try:
+        os.lseek(file, 0, os.SEEK_SET)
+        os.ftruncate(file, os.write(file, text))
+    except OSError:
+        pass
 
 
 if sys.platform == "win32":

@@ -143,13 +143,20 @@ def _read(path: Path) -> bytes:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Make a file that only its owner reads: after a crash it is there whole, or not at all."""
+    """Make a file that only its owner reads: after a crash it is there whole, or not at all.
+
+    Raises:
+        OSError: the disk refuses; `filename` says where.
+    """
     unfinished = path.with_name(f"{path.name}.new")
-    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    try:
+        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     if os.name == "posix":
         directory = os.open(path.parent, os.O_RDONLY)
         try:
