@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aiolibp2p import Timeouts
+from aiolibp2p import Stream, Timeouts
 from aiolibp2p.errors import (
     DeadlineError,
     LocalProtocolError,
@@ -14,12 +14,13 @@ from aiolibp2p.errors import (
 )
 from aiolibp2p.sansio.multistream import proposal
 from aiolibp2p.sansio.yamux import FIN, RST
-from aiolibp2p.sim import current_loop
-from tests.support.hosts import ECHO, against_raw, other_tasks
+from aiolibp2p.sim import Link, current_loop, current_net
+from tests.support.hosts import ECHO, against_raw, other_tasks, two_hosts
 from tests.support.raw import NS
 
 
 async def test_close_on_a_peer_that_never_answers_takes_no_time_and_its_fin_leaves_after_ten_seconds() -> None:
+    """T0: no time, no task, every byte, and the FIN at exactly 10,000,000,000 ns."""
     async with against_raw() as (_, link, connection):
         loop = current_loop()
         await loop.pass_time(7)  # the peer has not identified itself: that stream is gone
@@ -49,6 +50,31 @@ async def test_close_on_a_peer_that_never_answers_takes_no_time_and_its_fin_leav
         with pytest.raises(DeadlineError) as caught:
             await stream.wait_closed()
         assert caught.value.deadline == "close"
+
+
+async def test_a_host_that_hears_every_byte_and_whose_answer_never_arrives_gets_the_fin_after_ten_seconds() -> None:
+    """T0: with two hosts, of which one cannot be heard: what it is told is all there, and its end comes in time."""
+    current_net().set_link(Link(latency=0.05))
+    came: list[tuple[int, bytes]] = []
+
+    async def listen(stream: Stream) -> None:
+        async for data in stream:
+            came.append((current_loop().time_ns(), data))
+        came.append((current_loop().time_ns(), b""))
+
+    async with two_hosts() as (_, bob, connection):
+        loop = current_loop()
+        bob.handle(ECHO, listen)
+        await loop.pass_time(1)
+        current_net().connections[0].black_hole("server")
+        stream = await connection.open_stream(ECHO)
+        await stream.write(b"every byte")
+        started_ns = loop.time_ns()
+        stream.close()
+        assert loop.time_ns() == started_ns
+        await loop.pass_time(11)
+        assert came == [(started_ns + 50_000_000, b"every byte"), (started_ns + 10_050_000_000, b"")]
+        assert connection.tombstones == []
 
 
 async def test_wait_closed_ends_at_the_timer() -> None:

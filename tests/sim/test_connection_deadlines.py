@@ -25,6 +25,7 @@ async def accepted_stream(link: RawLink, stream: Stream) -> Stream:
 
 
 async def test_a_connection_to_a_peer_that_does_not_read_its_socket_ends_at_the_keepalive() -> None:
+    """T6: TCP whose other end takes nothing."""
     async with against_raw() as (_, link, connection):
         stream = await accepted_stream(link, await connection.open_stream(ECHO))
         current_net().connection_of(link.transport).stop_reading("server")
@@ -36,6 +37,7 @@ async def test_a_connection_to_a_peer_that_does_not_read_its_socket_ends_at_the_
 
 
 async def test_a_half_open_connection_ends_at_the_keepalive_and_wakes_all_who_wait() -> None:
+    """T6: no byte gets through any more."""
     async with against_raw() as (host, link, connection):
         loop = current_loop()
         stream = await accepted_stream(link, await connection.open_stream(ECHO))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -10,12 +11,13 @@ from aiolibp2p import Limits, Stream, Timeouts
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError
 from aiolibp2p.sansio.yamux import FIN, RST
 from aiolibp2p.sim import current_loop
-from tests.support.hosts import ECHO, against_raw, other_tasks, two_hosts
+from tests.support.hosts import ECHO, against_raw, other_tasks, sim_host, two_hosts
 from tests.support.raw import NS, RawLink
 from tests.support.scripts import responding
 
 
 async def test_the_oldest_tombstone_of_a_connection_makes_room_and_ends_as_at_its_timer() -> None:
+    """T4: bounded for each connection."""
     async with against_raw(limits=Limits(tombstones_per_connection=3)) as (_, link, connection):
         loop = current_loop()
         streams = [await connection.open_stream(ECHO) for _ in range(5)]
@@ -39,6 +41,7 @@ async def test_the_oldest_tombstone_of_a_connection_makes_room_and_ends_as_at_it
 
 
 async def test_tombstones_are_limited_over_all_connections() -> None:
+    """T4: bounded in all."""
     async with against_raw(limits=Limits(tombstones=4)) as (_, link, connection):
         streams = [await connection.open_stream(ECHO) for _ in range(6)]
         for stream in streams:
@@ -95,6 +98,7 @@ async def test_a_tombstone_whose_answer_comes_with_data_drops_the_data() -> None
 
 
 async def test_peers_that_never_finish_leave_nothing_behind() -> None:
+    """T4: two thousand streams at one instant, answered and never finished."""
     async with against_raw() as (host, link, connection):
         loop = current_loop()
         await loop.pass_time(6)
@@ -113,6 +117,36 @@ async def test_peers_that_never_finish_leave_nothing_behind() -> None:
         assert connection._muxer._session.streams == {}  # type: ignore[attr-defined]
         assert len(connection._deadlines._heap) < 600
         assert other_tasks() == tasks
+
+
+async def test_handlers_that_never_finish_cost_whoever_closes_a_bounded_number_of_tombstones() -> None:
+    """T4: ten hosts, a minute of streams to each; as many tombstones as streams are closed in ten seconds."""
+
+    async def never_finishing(stream: Stream) -> None:
+        async for _ in stream:
+            pass
+        await current_loop().create_future()
+
+    async with sim_host("alice") as alice, AsyncExitStack() as stack:
+        loop = current_loop()
+        others = [await stack.enter_async_context(sim_host(f"never finishing {number}")) for number in range(10)]
+        for other in others:
+            other.handle(ECHO, never_finishing)
+            await alice.connect(other.addresses[0])
+        await loop.settle()
+        tasks = len(alice._tasks)
+        for second in range(1, 61):
+            for other in others:
+                stream = await alice.open_stream(other.peer_id, ECHO)
+                await stream.write(b"goodbye")
+                stream.close()
+            await loop.pass_time(1)
+            counts = alice._swarm.counts
+            assert (counts.streams, counts.tombstones) == (0, 10 * min(second, 10) - 10 * (second >= 10))
+        await loop.pass_time(10)
+        assert alice._swarm.counts.tombstones == 0
+        assert [connection._muxer._session.streams for connection in alice.connections] == [{}] * 10  # type: ignore[attr-defined]
+        assert len(alice._tasks) == tasks
 
 
 async def test_the_end_of_the_connection_ends_its_tombstones() -> None:

@@ -7,9 +7,11 @@ import pytest
 from aiolibp2p import Host, Timeouts
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError, DialError
 from aiolibp2p.net.events import InboundFailed
+from aiolibp2p.sansio.multistream import proposal
+from aiolibp2p.sansio.noise import PROTOCOL as NOISE
 from aiolibp2p.sim import Link, current_loop, current_net, sim_runtime
 from tests.support.hosts import ECHO, against_raw, other_tasks, raw_peer, sim_host
-from tests.support.raw import NS, RawPeer
+from tests.support.raw import NS, RawLink, RawPeer
 from tests.support.scripts import ACCEPTED, HEADED, MESSAGE_1, MESSAGE_2, MESSAGE_3, SELECTED, initiating, responding
 
 NEGOTIATION = "security negotiation"
@@ -21,6 +23,7 @@ BEFORE_MESSAGE_2 = [(ACCEPTED, NEGOTIATION), (HEADED, NEGOTIATION), (SELECTED, H
 async def test_a_dial_of_a_peer_that_falls_silent_ends_at_dial_address_and_names_the_stage(
     until: str, stage: str
 ) -> None:
+    """T19: after nothing, and after each message before the handshake's second."""
     async with sim_host("ours") as host, raw_peer(responding(until)) as peer:
         tasks = other_tasks()
         with pytest.raises(DialError) as caught:
@@ -36,6 +39,48 @@ async def test_a_dial_of_a_peer_that_falls_silent_ends_at_dial_address_and_names
         await current_loop().settle()
         assert peer.links[0].ended_ns == 15 * NS
         assert other_tasks() == tasks
+
+
+@pytest.mark.parametrize(
+    ("until", "whole", "stage"), [(HEADED, 0, NEGOTIATION), (SELECTED, 0, NEGOTIATION), (MESSAGE_2, 1, HANDSHAKE)]
+)
+async def test_a_dialled_peer_that_stops_within_a_message_has_no_more_time(until: str, whole: int, stage: str) -> None:
+    """T19: after some whole messages, the last byte of the next one never comes."""
+
+    async def script(link: RawLink) -> None:
+        written: list[int] = []
+
+        def write(data: bytes) -> None:
+            link.transport.write(data[:-1] if len(written) == whole else data)
+            written.append(len(data))
+
+        link.write = write  # type: ignore[method-assign]
+        await responding(until)(link)
+
+    async with sim_host("ours") as host, raw_peer(script) as peer:
+        with pytest.raises(DialError) as caught:
+            await host.connect(peer.address)
+        assert current_loop().time_ns() == 15 * NS
+        (failure,) = caught.value.failures.values()
+        assert isinstance(failure, DeadlineError)
+        assert failure.stage == stage
+
+
+async def test_a_dialled_peer_that_trickles_has_no_more_time() -> None:
+    """T19: one byte a second is no progress: the time is that of the whole."""
+
+    async def script(link: RawLink) -> None:
+        for byte in proposal(NOISE):
+            link.write(bytes((byte,)))
+            await current_loop().pass_time(1)
+
+    async with sim_host("ours") as host, raw_peer(script) as peer:
+        with pytest.raises(DialError) as caught:
+            await host.connect(peer.address)
+        assert current_loop().time_ns() == 15 * NS
+        (failure,) = caught.value.failures.values()
+        assert isinstance(failure, DeadlineError)
+        assert failure.stage == NEGOTIATION
 
 
 @pytest.mark.parametrize(("until", "stage"), BEFORE_MESSAGE_2)
@@ -73,6 +118,7 @@ async def test_an_address_that_nobody_has_ends_at_dial_address_in_the_stage_conn
 
 
 async def test_a_dial_over_many_addresses_ends_at_dial() -> None:
+    """T19: however many addresses are silent."""
     async with sim_host("ours") as host, raw_peer() as peer:
         addresses = [f"/ip4/9.9.9.{n}/tcp/4001" for n in range(10)]
         host._learn(peer.peer_id, [host.addresses[0].__class__(address) for address in addresses])
@@ -116,6 +162,7 @@ async def test_a_dial_that_ends_at_its_deadline_leaves_no_half_open_socket() -> 
     ],
 )
 async def test_an_inbound_connection_that_falls_silent_is_dropped_at_upgrade(until: str, stage: str) -> None:
+    """T20: after nothing, and after each message."""
     async with sim_host("ours") as host, raw_peer(initiating(until)) as peer:
         events, tasks = host.events(), other_tasks()
         link = await peer.dial(host.addresses[0])
@@ -129,6 +176,7 @@ async def test_an_inbound_connection_that_falls_silent_is_dropped_at_upgrade(unt
 
 
 async def test_an_inbound_connection_that_never_negotiates_a_muxer_is_dropped_at_upgrade() -> None:
+    """T20: after the handshake."""
     async with sim_host("ours") as host, raw_peer(initiating(MESSAGE_3, muxers=())) as peer:
         events = host.events()
         link = await peer.dial(host.addresses[0])
@@ -142,6 +190,7 @@ async def test_an_inbound_connection_that_never_negotiates_a_muxer_is_dropped_at
 
 @pytest.mark.parametrize("until", [MESSAGE_2, MESSAGE_3])
 async def test_a_dialled_peer_that_never_negotiates_a_muxer_ends_at_upgrade(until: str) -> None:
+    """T19: after message 2, where we have a connection already, and after message 3."""
     async with against_raw(responding(until, muxers=())) as (host, link, connection):
         stream = await connection.open_stream(ECHO)
         reading = current_loop().create_task(stream.read())
@@ -154,6 +203,7 @@ async def test_a_dialled_peer_that_never_negotiates_a_muxer_ends_at_upgrade(unti
 
 
 async def test_a_peer_that_says_nothing_after_the_handshake_ends_at_the_keepalive() -> None:
+    """T19: after message 2 with an early muxer, where nothing is left to be negotiated."""
     async with against_raw(responding(MESSAGE_2)) as (_, link, connection):
         stream = await connection.open_stream(ECHO)
         with pytest.raises(DeadlineError) as caught:
