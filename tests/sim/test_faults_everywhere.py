@@ -85,6 +85,7 @@ async def settled(alice: Host, bob: Host) -> None:
 @pytest.mark.parametrize("kind", ["reset", "abort"])
 @pytest.mark.parametrize("at_ms", range(0, 60, 10))
 async def test_sockets_may_die_at_every_step(kind: str, at_ms: int) -> None:
+    """T6: a connection that dies."""
     for turns in range(0, TURNS, 8):
         net = current_net()
         net.set_link(Link(latency=0.005))
@@ -101,6 +102,7 @@ async def test_sockets_may_die_at_every_step(kind: str, at_ms: int) -> None:
 
 @pytest.mark.parametrize("at_ms", range(0, 60, 10))
 async def test_a_program_may_be_cancelled_at_every_step(at_ms: int) -> None:
+    """T6: who waits is cancelled."""
     for turns in range(1, TURNS, 6):
         current_net().set_link(Link(latency=0.005))
         async with sim_host(f"{turns} alice") as alice, sim_host(f"{turns} bob") as bob:
@@ -120,6 +122,7 @@ async def test_a_program_may_be_cancelled_at_every_step(at_ms: int) -> None:
 @pytest.mark.parametrize("who", ["alice", "bob"])
 @pytest.mark.parametrize("at_ms", range(0, 60, 10))
 async def test_a_host_may_be_left_at_every_step(who: str, at_ms: int) -> None:
+    """T6: a host ends."""
     for turns in range(0, TURNS, 8):
         current_net().set_link(Link(latency=0.005))
         alice, bob = sim_host(f"{turns} alice"), sim_host(f"{turns} bob")
