@@ -15,7 +15,7 @@ from aiolibp2p.bitswap.session import Reaching, Session
 from aiolibp2p.bitswap.wire import GARBAGE_COLLECTED, MessageReader, no_way_to, protocol_of, protocols_of
 from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.blocks.store import Blockstore
-from aiolibp2p.errors import Libp2pError, LocalProtocolError, NegotiationError
+from aiolibp2p.errors import ConnectionEndedError, Libp2pError, LocalProtocolError, NegotiationError
 from aiolibp2p.host import Host, Target
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.net.connection import Connection
@@ -232,8 +232,9 @@ async def _first_reached(reaching: Sequence[Reaching]) -> tuple[list[PeerId], Li
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for task in reaching:
             if task in done:
-                reached = task.result()
-                if isinstance(reached, PeerId):
+                if task.cancelled():
+                    failure = ConnectionEndedError("reaching it was given up", by="local", stage="bitswap")
+                elif isinstance(reached := task.result(), PeerId):
                     asked[reached] = None
                 else:
                     failure = reached

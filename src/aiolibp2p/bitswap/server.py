@@ -17,6 +17,7 @@ from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.errors import Libp2pError, LimitError
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.net.stream import Stream
+from aiolibp2p.net.tasks import begin, begun
 from aiolibp2p.sansio.bitswap.engine import Engine
 from aiolibp2p.sansio.bitswap.message import Message, encode
 from aiolibp2p.sansio.bitswap.wants import Batch
@@ -51,7 +52,7 @@ class Server:
         multihashes = self.engine.receive(peer_id, message, self._clock.now())
         if multihashes and peer_id not in self._looking:
             self._looking.add(peer_id)
-            _ = self._tasks.start(self._look_up(peer_id), "bitswap look-up")
+            _ = self._tasks.start(begin(self._look_up(peer_id)), "bitswap look-up")
         self._pump()
 
     def arrived(self, multihash: bytes, size: int) -> None:
@@ -85,12 +86,16 @@ class Server:
     # -- storage -----------------------------------------------------------------------------------------------------
 
     async def _look_up(self, peer_id: PeerId) -> None:
-        while wanted := self.engine.unknown(peer_id):
-            found = await self._each(wanted, self._store.sizes)
-            self.engine.looked_up(peer_id, found, self._clock.now())
-            self.engine.look_up_failed(peer_id, [multihash for multihash in wanted if multihash not in found])
-            self._pump()
-        self._looking.discard(peer_id)
+        try:
+            await begun()
+            while wanted := self.engine.unknown(peer_id):
+                found = await self._each(wanted, self._store.sizes)
+                self.engine.looked_up(peer_id, found, self._clock.now())
+                self.engine.look_up_failed(peer_id, [multihash for multihash in wanted if multihash not in found])
+                self._pump()
+        finally:
+            self._looking.discard(peer_id)
+            self.engine.look_up_failed(peer_id, self.engine.unknown(peer_id))  # some are left where it was cancelled
 
     async def _each(self, multihashes: list[bytes], call: Callable[[list[Cid]], Awaitable[list[T]]]) -> dict[bytes, T]:
         """Ask the store about all at once, or, where that fails, about each; return what it answered."""
@@ -105,9 +110,16 @@ class Server:
             found.update(await self._each([multihash], call))
         return found
 
-    async def _load(self, peer_id: PeerId, batch: Batch) -> None:
-        self._answer(peer_id, batch, await self._each(batch.blocks, self._store.get_many))
-        self._pump()
+    async def _load(self, peer_id: PeerId, batches: list[Batch]) -> None:
+        found: dict[bytes, bytes | None] = {}
+        try:
+            await begun()
+            wanted = dict.fromkeys(multihash for batch in batches for multihash in batch.blocks)
+            found = await self._each(list(wanted), self._store.get_many)
+        finally:
+            for batch in batches:
+                self._answer(peer_id, batch, found)  # where it was cancelled, of nothing, which gives back its bytes
+            self._pump()
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
@@ -116,15 +128,18 @@ class Server:
         if self._pumping or self._closed:
             return
         self._pumping = True
+        loads: dict[PeerId, list[Batch]] = {}
         try:
             while (following := self.engine.next_batch(self._clock.now())) is not None:
                 peer_id, batch = following
                 if batch.blocks:
-                    _ = self._tasks.start(self._load(peer_id, batch), "bitswap load")
+                    loads.setdefault(peer_id, []).append(batch)
                 else:
                     self._answer(peer_id, batch, {})
         finally:
             self._pumping = False
+        for peer_id, batches in loads.items():
+            _ = self._tasks.start(begin(self._load(peer_id, batches)), "bitswap load")
         self._arm()
 
     def _answer(self, peer_id: PeerId, batch: Batch, blocks: dict[bytes, bytes | None]) -> None:

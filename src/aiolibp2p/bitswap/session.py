@@ -14,8 +14,9 @@ from typing import Self
 
 from aiolibp2p.bitswap.client import Client
 from aiolibp2p.blocks.cid import Cid
-from aiolibp2p.errors import BlockNotFoundError, ConnectionEndedError, DeadlineError, Libp2pError
+from aiolibp2p.errors import BlockNotFoundError, ConnectionEndedError, DeadlineError, Libp2pError, StorageError
 from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.net.tasks import begin, begun
 from aiolibp2p.sansio.bitswap.cids import wanted_multihash
 
 Reaching = asyncio.Task[PeerId | Libp2pError]
@@ -142,7 +143,7 @@ class Session:
             self._unwritten.append(cid)
             if not self._keeping:
                 self._keeping = True
-                _ = self._client.context.tasks.start(self._keep(), "bitswap keep")
+                _ = self._client.context.tasks.start(begin(self._keep()), "bitswap keep")
 
     def look_at_exhausted(self) -> None:
         """Tell those who wait for a block that no peer of the session has."""
@@ -157,6 +158,7 @@ class Session:
     async def _keep(self) -> None:
         """Write what has arrived, and what arrives meanwhile."""
         try:
+            await begun()
             while self._unwritten:
                 cids, self._unwritten = self._unwritten, []
                 blocks = [(Cid(cid), self._arrived[cid]) for cid in cids]
@@ -172,6 +174,10 @@ class Session:
                     del self._arrived[cid]
         finally:
             self._keeping = False
+            self._unwritten.clear()
+            for cid in list(self._arrived):  # some are left where it was cancelled
+                del self._arrived[cid]
+                self._resolve(cid, StorageError(str(Cid(cid)), "the write was cancelled", stage="write"))
 
     async def _ask(self, cids: Sequence[Cid]) -> list[asyncio.Future[bytes] | bytes]:
         """Return each block that the store has, and a future for each that is now wanted."""

@@ -27,20 +27,33 @@ from aiolibp2p.sansio.bitswap.wants import Batch, Waiting
 
 P = TypeVar("P", bound=Hashable)
 
-BATCHES_AHEAD = 2
-"""Batches of one peer that are loaded or written at a time: one is loaded while the other leaves."""
+BATCHES_AHEAD = 4
+"""Batches of one peer that are loaded or written at a time; when half have left, as many are loaded in one go."""
 
 
 class _Peer(Generic[P]):
     """How far one peer is."""
 
-    __slots__ = ("batches", "blocked", "id", "ledger", "moves", "moving_bytes", "patience", "resume_at", "stall_at")
+    __slots__ = (
+        "batches",
+        "blocked",
+        "filling",
+        "id",
+        "ledger",
+        "moves",
+        "moving_bytes",
+        "patience",
+        "resume_at",
+        "stall_at",
+    )
 
     def __init__(self, peer: P, ledger: Ledger) -> None:
         self.id = peer
         self.ledger = ledger
         self.batches: dict[Batch, None] = {}
         self.blocked = False
+        self.filling = True
+        """Whether it is given batches up to the most it may have."""
         self.moving_bytes = 0
         """Accepted since the stream could last take bytes again."""
         self.stall_at = math.inf
@@ -301,7 +314,11 @@ class Engine(Generic[P]):
         """Let a peer take part exactly if it can be given a batch, and set its alarm."""
         backs_off = record.resume_at > now
         ahead = BATCHES_AHEAD if record.moves and record.id not in self._backoffs else 1
-        if record.ledger.ready and not record.blocked and not backs_off and len(record.batches) < ahead:
+        if len(record.batches) <= ahead // 2:
+            record.filling = True
+        elif len(record.batches) >= ahead:
+            record.filling = False
+        if record.ledger.ready and not record.blocked and not backs_off and record.filling:
             self._scheduler.add(record.id)
         else:
             self._scheduler.remove(record.id)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from aiolibp2p.limits import Limits, Timeouts
-from aiolibp2p.sansio.bitswap.engine import Engine
+from aiolibp2p.sansio.bitswap.engine import BATCHES_AHEAD, Engine
 from aiolibp2p.sansio.bitswap.message import Entry, Message, Presence
 from aiolibp2p.sansio.bitswap.wants import Batch
 from tests.unit.sansio.bitswap.wire import cid, multihash, wants
@@ -89,14 +89,28 @@ def test_a_peer_that_wants_nothing_is_not_known() -> None:
     assert serving.engine.ledger("a") is not None
 
 
-def test_before_a_stream_has_accepted_a_batch_one_is_loaded_and_then_two() -> None:
+def test_before_a_stream_has_accepted_a_batch_one_is_loaded_and_then_several() -> None:
     serving = Serving()
     serving.receive("a", wants(*range(9)))
     first = serving.batch("a")
     assert serving.next() is None
     serving.write("a", first)
-    serving.batch("a")
-    serving.batch("a")
+    for _ in range(BATCHES_AHEAD):
+        serving.batch("a")
+    assert serving.next() is None
+
+
+def test_when_half_of_the_batches_have_left_as_many_are_loaded_together() -> None:
+    serving = Serving()
+    serving.receive("a", wants(*range(20)))
+    serving.write("a", serving.batch("a"))
+    ahead = [serving.batch("a") for _ in range(BATCHES_AHEAD)]
+    for batch in ahead[: BATCHES_AHEAD // 2 - 1]:
+        serving.write("a", batch)
+        assert serving.next() is None
+    serving.write("a", ahead[BATCHES_AHEAD // 2 - 1])
+    for _ in range(BATCHES_AHEAD // 2):
+        serving.batch("a")
     assert serving.next() is None
 
 
