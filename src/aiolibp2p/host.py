@@ -25,9 +25,11 @@ from aiolibp2p.net.events import (
     InboundFailed,
     PeerIdentified,
 )
+from aiolibp2p.net.profile import HostProfile, profile_connection
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.net.swarm import Swarm
 from aiolibp2p.net.tasks import Tasks
+from aiolibp2p.profile import profile_tasks
 from aiolibp2p.protocols import identify, perf, ping
 from aiolibp2p.runtime import Clock, Runtime
 from aiolibp2p.sansio.identify import Identify, reachable_addresses
@@ -219,6 +221,15 @@ class Host:
         """Return what happens from now on, for `async for`; what a slow consumer loses is counted in `missed`."""
         self._swarm  # noqa: B018  raises before the start
         return self._events.subscribe()
+
+    def profile(self) -> HostProfile:
+        """Return what this host does and waits for: its tasks, and the streams and tombstones of its connections.
+
+        How old a task is and how long it has waited is known in a simulation, and on a real loop while a
+        `profile.TaskAges` is started on it.
+        """
+        connections = tuple(profile_connection(connection) for connection in self._swarm.connections)
+        return HostProfile(str(self.peer_id), profile_tasks(self._swarm.loop, self._tasks._tasks), connections)
 
     # -- serving -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aiolibp2p.cli import adding, content, daemon, network, node, tools
+from aiolibp2p.cli import adding, content, daemon, network, node, profiling, tools
 from aiolibp2p.cli.errors import CommandError, Failure, error_line, explain
 from aiolibp2p.cli.options import PROGRAM, DebugOption, KeyOption, Settings, note_globals
 from aiolibp2p.version import VERSION
@@ -37,6 +37,7 @@ app.command("refs")(content.refs)
 app.command("id")(node.show_id)
 app.command("ping")(network.ping)
 app.command("identify")(network.identify)
+app.command("profile")(profiling.profile)
 app.command("listen")(tools.listen)
 app.command("perf")(tools.perf)
 

@@ -8,6 +8,7 @@ import signal
 import sys
 
 from aiolibp2p.cli.output import print_fields, print_json
+from aiolibp2p.cli.profiling import watch_tasks
 from aiolibp2p.host import Host
 from aiolibp2p.net.events import (
     ConnectionClosed,
@@ -25,12 +26,13 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def announce_until_signal(host: Host, *, as_json: bool) -> None:
-    """Say who and where a host is, and show a person what happens, until SIGINT or SIGTERM.
+    """Say who and where a host is, and show a person what happens, until SIGINT or SIGTERM; dump tasks at SIGUSR1.
 
     Cancellation: the signals act as ever only after the first.
     """
     events = host.events()
     _end_on_signals(events)
+    watch_tasks(host)
     if as_json:
         texts = [str(address) for address in host.addresses]
         print_json({"peer_id": str(host.peer_id), "addresses": texts, "pid": os.getpid()})

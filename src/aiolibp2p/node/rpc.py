@@ -2,7 +2,7 @@
 
 It listens on loopback. A request needs the token of the repo, and none comes from a web page: what has an `Origin`, or
 was sent to another name than this host's, is refused. Paths, answers and errors are Kubo's: `block/get`, `block/put`,
-`block/stat`, `block/rm`, `refs/local` and `id`, by POST.
+`block/stat`, `block/rm`, `refs/local` and `id`, by POST. Ours is `GET /debug/tasks`: what each task waits for.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from aiohttp import BodyPartReader, web
 from aiolibp2p.blocks.cid import DAG_CBOR, DAG_PB, RAW, Cid
 from aiolibp2p.errors import BlockNotFoundError, DeadlineError, InvalidValueError, Libp2pError, StorageError
 from aiolibp2p.limits import Timeouts
+from aiolibp2p.net.profile import HostProfile
+from aiolibp2p.node import debug
 from aiolibp2p.node.access import Access
 from aiolibp2p.node.daemon import Node
 from aiolibp2p.node.repo import Repo
+from aiolibp2p.profile import TaskProfile, profile_tasks, unwakeable
 from aiolibp2p.runtime import SystemEntropy
 from aiolibp2p.version import AGENT
 
@@ -69,6 +72,7 @@ class Rpc:
             "refs/local": self._refs,
         }.items():
             app.router.add_post(f"/api/v0/{path}", handler)
+        app.router.add_get(debug.PATH, self._tasks)
         # A command that is in the middle of a request is cut off: what it was told is durable.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=self._timeouts.connection_close)
         await self._runner.setup()
@@ -104,6 +108,17 @@ class Rpc:
         host = self._node.host
         addresses = [str(address) for address in host.addresses]
         return web.json_response({"ID": str(host.peer_id), "Addresses": addresses, "AgentVersion": AGENT})
+
+    async def _tasks(self, request: web.Request) -> web.StreamResponse:
+        found: HostProfile | TaskProfile
+        if request.query.get("unwakeable"):
+            found = profile_tasks(tasks=unwakeable())
+            text = str(found) if found.tasks else "there is no task that nothing can wake"
+        else:
+            found = await debug.profile_node(self._node.host)
+            text = str(found)
+        is_json = request.query.get("format") == "json"
+        return web.json_response(found.to_json()) if is_json else web.Response(text=f"{text}\n")
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         data = await self._node.store.get(_cid(request))
