@@ -97,8 +97,16 @@ class LoopNet:
 
         Raises:
             OSError: the address is in use or not ours.
+        Cancellation: the socket is closed.
         """
-        return await self._loop.create_server(factory, host, port, backlog=socket.SOMAXCONN)
+        # asyncio waits for a turn of the loop once the socket listens, and leaves it open when it is cancelled there.
+        server = await self._loop.create_server(factory, host, port, backlog=socket.SOMAXCONN, start_serving=False)
+        try:
+            await server.start_serving()
+        except BaseException:
+            server.close()
+            raise
+        return server
 
 
 def os_error_text(error: OSError) -> str:

@@ -17,7 +17,7 @@ from aiolibp2p.net.connection import Connection, ConnectionFacts, StreamCounts
 from aiolibp2p.net.dial import Dialer, OutboundLink
 from aiolibp2p.net.link import MUXERS, Link, ReceiveBuffer
 from aiolibp2p.net.stream import Stream
-from aiolibp2p.net.tasks import Tasks
+from aiolibp2p.net.tasks import Tasks, begin, begun
 from aiolibp2p.net.upgrade import Upgrade
 from aiolibp2p.runtime import Runtime, os_error_text
 from aiolibp2p.sansio import yamux
@@ -175,7 +175,7 @@ class Swarm:
         key: PeerId | Multiaddr = peer_id if peer_id is not None else addresses[0]
         if key not in self._dials:
             outcome: asyncio.Future[Connection] = self.loop.create_future()
-            task = self._tasks.start(self._dial(key, peer_id, addresses, outcome), f"dial {key}")
+            task = self._tasks.start(begin(self._dial(key, peer_id, addresses, outcome)), f"dial {key}")
             self._dials[key] = (task, outcome, [0])
         task, outcome, waiting = self._dials[key]
         waiting[0] += 1
@@ -197,6 +197,7 @@ class Swarm:
         outcome: asyncio.Future[Connection],
     ) -> None:
         try:
+            await begun()
             if self._connection_count >= self.limits.connections:
                 raise LimitError("connections", stage="dial")
             connection = await self._dialer.dial(peer_id, addresses)
@@ -228,13 +229,8 @@ class Swarm:
         for server in self._servers:
             server.close()
         gone = ConnectionEndedError("the host is leaving", by="local")
-        for task, outcome, _ in self._dials.values():
+        for task, _, _ in self._dials.values():
             task.cancel()
-            # A task that is cancelled before its first step runs nothing, not even its `finally`.
-            if not outcome.done():
-                outcome.set_exception(ConnectionEndedError("the dial was given up", by="local", stage="dial"))
-                outcome.exception()
-        self._dials.clear()
         for link in list(self._links):
             if link.connection is None:
                 link.abort(gone)

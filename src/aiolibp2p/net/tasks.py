@@ -7,8 +7,27 @@ swallows its cancellation would hold the exit for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@types.coroutine
+def begun() -> Generator[None, None, None]:
+    """Wait for the task's first step: what a coroutine for `begin` awaits before anything else."""
+    yield
+
+
+def begin(coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    """Bring a coroutine to its `await begun()`, inside whatever has to be done at its end.
+
+    A task that is cancelled before its first step runs nothing of its coroutine, not even a `finally`, unless the
+    coroutine has begun.
+    """
+    coroutine.send(None)
+    return coroutine
 
 
 class Tasks:

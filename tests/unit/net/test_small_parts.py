@@ -15,7 +15,7 @@ from aiolibp2p.errors import (
     RemoteProtocolError,
 )
 from aiolibp2p.net import tcp
-from aiolibp2p.net.tasks import Tasks
+from aiolibp2p.net.tasks import Tasks, begin, begun
 from aiolibp2p.net.upgrade import Upgrade
 from aiolibp2p.sansio.noise import NoiseIdentity, NoiseResult
 from aiolibp2p.sim import SeededEntropy, current_loop
@@ -52,6 +52,25 @@ async def test_closing_tasks_ends_them_all_and_names_those_that_refuse() -> None
     await current_loop().settle()
     assert len(tasks) == 0
     assert crashes == []
+
+
+async def test_what_has_begun_is_ended_although_its_task_is_cancelled_before_its_first_step() -> None:
+    ended: list[str] = []
+
+    async def noting(name: str) -> None:
+        try:
+            await begun()
+            ended.append(f"{name} ran")
+        finally:
+            ended.append(f"{name} ended")
+
+    tasks = Tasks(current_loop(), print)
+    early, late = (tasks.start(begin(noting(name)), name) for name in ("early", "late"))
+    assert ended == []
+    early.cancel()
+    await asyncio.wait([early, late])
+    assert ended == ["early ended", "late ran", "late ended"]
+    assert early.cancelled()
 
 
 async def test_closing_no_tasks_takes_no_time() -> None:
