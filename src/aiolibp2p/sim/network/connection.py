@@ -153,7 +153,7 @@ class Connection:
         if self.client.closed:
             return
         sent_ns = self._syn_sent_ns = self._loop.time_ns()
-        syn = TcpPacket((self.client, None), "syn", arrive, lose)
+        syn = TcpPacket(self.client, None, "syn", arrive, lose)
         self.client.valve.admit(syn, self._net.send)
 
     def _insist(self, end: Endpoint, flags: str, arrive: Callable[[], None], tries: int = 0) -> None:
@@ -165,7 +165,7 @@ class Connection:
 
         sent_ns = self._loop.time_ns()
         if not end.vanished and (self._established or not self.client.closed):
-            end.send_packet(flags, arrive, lose)
+            end.send_packet(flags, arrive, lose, sequence=int(flags == "ack"))
 
     def _syn_arrives(self, syn: Packet) -> None:
         host = syn.path.target

@@ -11,7 +11,6 @@ import socket
 import sys
 import zlib
 from asyncio.transports import _FlowControlMixin
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiolibp2p.sim.network.host import Host, address_in_use
@@ -122,6 +121,7 @@ class SimDatagramTransport(_FlowControlMixin, asyncio.DatagramTransport):
         self._is_open = True
         self._waiting_bytes = 0
         self._any = is_unspecified(local[0])
+        self._names_differ = ":" in local[0]
         # From an address as the program writes it to source and target of a packet.
         self._names: dict[Any, tuple[Address, Address]] = {}
 
@@ -164,7 +164,7 @@ class SimDatagramTransport(_FlowControlMixin, asyncio.DatagramTransport):
         if self._closing:
             self._net.drop(packet, "closed")
         elif self._host.parked is None:
-            self._context.run(self._call, self._protocol.datagram_received, packet.payload, self._name(packet.source))
+            self._context.run(self._deliver, packet)
         elif self._waiting_bytes + packet.size_bytes > self._net.tuning.receive_buffer:
             self._net.drop(packet, "buffer")
         else:
@@ -174,7 +174,14 @@ class SimDatagramTransport(_FlowControlMixin, asyncio.DatagramTransport):
     def _receive_late(self, packet: Packet) -> None:
         self._waiting_bytes -= packet.size_bytes
         if not self._closing:
-            self._call(self._protocol.datagram_received, packet.payload, self._name(packet.source))
+            self._deliver(packet)
+
+    def _deliver(self, packet: Packet) -> None:
+        source = self._name(packet.source) if self._names_differ else packet.source
+        try:
+            self._protocol.datagram_received(packet.payload, source)
+        except Exception as error:  # noqa: BLE001  # a protocol that fails loses one datagram, as in asyncio
+            self._failed(error)
 
     def fail(self, error: OSError) -> None:
         """Tell the protocol of an error on the way."""
@@ -183,14 +190,11 @@ class SimDatagramTransport(_FlowControlMixin, asyncio.DatagramTransport):
 
     def _report(self, error: OSError) -> None:
         if not self._closing:
-            self._call(self._protocol.error_received, error)
+            self._protocol.error_received(error)
 
-    def _call(self, callback: Callable[..., object], *args: Any) -> None:
-        try:
-            callback(*args)
-        except Exception as error:  # noqa: BLE001  # a protocol that fails loses one datagram, as in asyncio
-            report = {"message": "a callback of a datagram protocol failed", "exception": error, "transport": self}
-            self._loop.call_exception_handler({**report, "protocol": self._protocol})
+    def _failed(self, error: Exception) -> None:
+        report = {"message": "a callback of a datagram protocol failed", "exception": error, "transport": self}
+        self._loop.call_exception_handler({**report, "protocol": self._protocol})
 
     # Sending
 
@@ -219,11 +223,11 @@ class SimDatagramTransport(_FlowControlMixin, asyncio.DatagramTransport):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         if not (data or _SENDS_EMPTY):
             return
-        payload = bytes(data)
+        payload = data if type(data) is bytes else bytes(data)
         if len(payload) > PAYLOAD_BYTES_MAX:
             self._protocol.error_received(OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE)))
             return
-        self._net.send(Datagram(self._host, *names, payload))
+        self._net.send(Datagram(self._host, names[0], names[1], payload))
 
     def _name_ends(self, addr: Any) -> tuple[Address, Address]:
         """Return source and target of a packet to an address; it is worked out once for each."""

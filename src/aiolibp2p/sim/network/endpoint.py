@@ -24,53 +24,57 @@ _IPV6_SEGMENT_HEADER_BYTES = 60
 class TcpPacket(Packet):
     """One packet of a TCP connection, on its way to an end of it; the first of all goes to an end that is not yet."""
 
-    __slots__ = ("_on_arrival", "_on_loss", "acknowledges", "flags", "sequence", "to")
+    __slots__ = ("_arguments", "_on_arrival", "_on_loss", "acknowledges", "flags", "sequence", "to")
 
     protocol = "tcp"
     header_bytes = _SEGMENT_HEADER_BYTES
 
     def __init__(
         self,
-        ends: tuple[Endpoint, Endpoint | None],
+        sender: Endpoint,
+        to: Endpoint | None,
         flags: str,
-        on_arrival: Callable[[], object],
-        on_loss: Callable[[], object],
-        payload: bytes = b"",
-        numbers: tuple[int, int] = (0, 0),
+        on_arrival: Callable[..., object],
+        on_loss: Callable[..., object],
+        arguments: tuple[Any, ...] = (),
     ) -> None:
-        """Make a packet from one end to the other; what is to happen is called without arguments.
+        """Make a packet from one end to the other.
 
         Args:
-            ends: where it comes from and goes to.
+            sender: where it comes from.
+            to: where it goes, if that is known.
             flags: what it says.
-            on_arrival: at the other end.
-            on_loss: at once; TCP would have to find out.
-            payload: the bytes it carries.
-            numbers: of its first byte, and of the next that its sender expects; SYN is 0 and the first byte 1.
+            on_arrival: called at the other end.
+            on_loss: called at once; TCP would have to find out.
+            arguments: what either is called with.
         """
-        sender, self.to = ends
         assert sender.host is not None  # an end that has no host yet does not send
-        super().__init__(sender.host, sender.address, sender.peer_address, payload)
+        super().__init__(sender.host, sender.address, sender.peer_address)
+        self.to = to
         self.flags = flags
-        self.sequence, self.acknowledges = numbers
+        self.sequence = 0
+        """The number of its first byte; SYN is 0 and the first byte 1."""
+        self.acknowledges = 0
+        """The number of the next byte that its sender expects."""
         self._on_arrival = on_arrival
         self._on_loss = on_loss
+        self._arguments = arguments
 
     def arrive(self) -> None:
         """Reach the end it is for, if its addresses still lead there; a host that was started again resets it."""
         to = self.to
         if to is None:
-            self._on_arrival()
+            self._on_arrival(*self._arguments)
         elif to.host is not self.path.target or to.address != self.target or to.peer_address != self.source:
             self.path.net.drop(self, "stranger")
         elif not to.vanished:
-            self._on_arrival()
+            self._on_arrival(*self._arguments)
         elif self.flags != "rst":
             to.send_reset()
 
     def lose(self, reason: str) -> None:
         """Let the sender know."""
-        self._on_loss()
+        self._on_loss(*self._arguments)
 
 
 class Endpoint:
@@ -135,23 +139,26 @@ class Endpoint:
     def send_packet(
         self,
         flags: str,
-        on_arrival: Callable[[], object],
-        on_loss: Callable[[], object],
+        on_arrival: Callable[..., object],
+        on_loss: Callable[..., object],
+        arguments: tuple[Any, ...] = (),
         payload: bytes = b"",
         sequence: int | None = None,
     ) -> None:
         """Send one packet to the other end, through this end's valve; without a number it gets the next."""
-        if flags == "syn ack":
-            numbers = 0, 1
+        packet = TcpPacket(self, self.peer, flags, on_arrival, on_loss, arguments)
+        packet.payload = payload
+        packet.sequence = self.outgoing.next_sequence if sequence is None else sequence
+        packet.acknowledges = self.incoming.expected_sequence
+        if self.valve.state == "open":
+            self._net.send(packet)
         else:
-            numbers = (self.outgoing.next_sequence if sequence is None else sequence), self.incoming.expected_sequence
-        packet = TcpPacket((self, self.peer), flags, on_arrival, on_loss, payload, numbers)
-        self.valve.admit(packet, self._net.send)
+            self.valve.admit(packet, self._net.send)
 
     def _segment_bytes(self) -> int | None:
         """Return the largest payload that its path carries, or None if any is fine."""
-        assert self.host is not None  # an end that has no host yet does not send
-        mtu = self._net.path_for(self.host, self.peer_address[0]).link.mtu
+        path = self.host.routes.get(self.peer_address[0]) if self.host is not None else None
+        mtu = path.link.mtu if path is not None else None
         if mtu is None:
             return None
         return mtu - (_IPV6_SEGMENT_HEADER_BYTES if ":" in self.peer_address[0] else _SEGMENT_HEADER_BYTES)

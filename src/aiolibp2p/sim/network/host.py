@@ -39,6 +39,8 @@ class Host:
         self.addresses = addresses
         self.up_line: Line | None = None
         self.down_line: Line | None = None
+        self.is_up = True
+        """Whether it has power."""
         self.refused_ports: set[int] = set()
         """Ports that answer as if nothing were there: TCP with RST, UDP with ICMP."""
         self.routes: dict[str, Path] = {}
@@ -96,11 +98,6 @@ class Host:
 
     # Power
 
-    @property
-    def is_up(self) -> bool:
-        """Whether it has power."""
-        return self._boot.alive
-
     def crash(self) -> None:
         """Cut the power.
 
@@ -113,6 +110,7 @@ class Host:
             return
         loop = self.net.loop
         loop.screen = boots.screen
+        self.is_up = False
         self._resumes_ns = 0
         self.parked = None
         boots.abandon(self._boot, loop)
@@ -133,6 +131,7 @@ class Host:
         """
         self.crash()
         self._boot = Boot(self)
+        self.is_up = True
         self.net.tell(f"restart {self.name}")
 
     def pause(self, seconds: float) -> None:

@@ -68,7 +68,7 @@ class Packet(SimEvent):
         receiver = self.path.target
         if receiver is None or not receiver.is_up:
             self.path.net.drop(self, "down")
-        elif self._landed or receiver.down_line is None or receiver is self.sender:
+        elif receiver.down_line is None or self._landed or receiver is self.sender:
             self.arrive()
         else:
             self._landed = True

@@ -70,13 +70,15 @@ class Path:
         """Take a packet at the beginning."""
         packet.path = self
         packet.number = self.sent = self.sent + 1
-        net = self.net
-        if net.rules or net.is_observed:
+        net, loop = self.net, self._loop
+        if net.rules or net.taps or loop.trace is not None:
             self._send_observed(packet)
-        elif self.valve.state == "open":
-            self._carry(packet)
-        else:
+        elif self.valve.state != "open":
             self.valve.admit(packet, self._carry)
+        elif self._plain:
+            self._arrive_in_turn(packet, loop.time_ns() + self._latency_ns, 0)
+        else:
+            self._carry(packet)
 
     def _send_observed(self, packet: Packet) -> None:
         self.net.observe(packet)

@@ -7,7 +7,6 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from aiolibp2p.sim.network.tap import Kind
 from aiolibp2p.sim.scheduler import NS, VirtualTimeLoop
@@ -209,8 +208,9 @@ class Pipe:
         segment.sent_ns = self._loop.time_ns()
         self.forward(
             "fin ack" if segment.fin else "ack",
-            partial(self._arrive, segment, order),
-            partial(self._lose, segment, order),
+            self._arrive,
+            self._lose,
+            (segment, order),
             segment.data,
             segment.start + 1,
         )
@@ -312,7 +312,7 @@ class Pipe:
         if news != self._told and not self._vanished:
             self._told = news
             known = (self._arrived, self._consumed, self._newest)
-            self.back("ack", partial(self._acknowledge, *known), self._lose_acknowledgement)
+            self.back("ack", self._acknowledge, self._lose_acknowledgement, known)
 
     # Loss
 
@@ -323,7 +323,7 @@ class Pipe:
         self._missing_bytes += len(segment.data)
         self._arm_retry(segment.sent_ns)
 
-    def _lose_acknowledgement(self) -> None:
+    def _lose_acknowledgement(self, *_known: int) -> None:
         self._lost_acknowledgement = True
         self._arm_retry(self._loop.time_ns())
 

@@ -99,6 +99,11 @@ class Topology:
             path = self._paths[names] = Path(self, source, target, self._links.get(names, self._link))
         return path
 
+    @property
+    def paths(self) -> list[Path]:
+        """The directions that something has crossed, or tried to, or that were asked for."""
+        return list(self._paths.values())
+
     # Names
 
     def resolve(self, name: Any) -> list[str]:
@@ -132,7 +137,9 @@ class Topology:
         Every packet of every host passes here with the addresses it has then, once for each time it is sent, and here
         its target address becomes a path: what translates addresses or refuses packets does it here.
         """
-        self.path_for(packet.sender, packet.target[0]).send(packet)
+        ip = packet.target[0]
+        path = packet.sender.routes.get(ip) or self.path_for(packet.sender, ip)
+        path.send(packet)
 
     def path_for(self, sender: Host, ip: str) -> Path:
         """Return the path from a host to an address."""

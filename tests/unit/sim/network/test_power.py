@@ -370,8 +370,12 @@ async def test_a_paused_host_accepts_connections_later() -> None:
     alice, bob = two_hosts()
     accepted: list[int] = []
 
+    def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(current_loop().time_ns())
+        writer.close()
+
     async def serve() -> None:
-        await asyncio.start_server(lambda *_streams: accepted.append(current_loop().time_ns()), "0.0.0.0", 81)
+        await asyncio.start_server(accept, "0.0.0.0", 81)
 
     await bob.spawn(serve())
     start = current_loop().time_ns()
