@@ -13,7 +13,7 @@ from aiolibp2p.sim.loop import (
     current_net,
     run,
 )
-from aiolibp2p.sim.network import Connection, Host, Link, SimNet, Tap, Tuning
+from aiolibp2p.sim.network import Connection, Host, InFlight, Link, Packet, Path, Rule, SimNet, Tap, Tuning, Verdict
 from aiolibp2p.sim.runtime import HostNet, SeededEntropy, sim_runtime
 from aiolibp2p.sim.testing import sim_test
 from aiolibp2p.sim.trace import Trace, first_divergence
@@ -25,10 +25,14 @@ __all__ = [
     "EscapeError",
     "Host",
     "HostNet",
+    "InFlight",
     "InvariantError",
     "LeftoverError",
     "Link",
     "LivelockError",
+    "Packet",
+    "Path",
+    "Rule",
     "SeededEntropy",
     "SimLoop",
     "SimNet",
@@ -36,6 +40,7 @@ __all__ = [
     "TimeLimitError",
     "Trace",
     "Tuning",
+    "Verdict",
     "World",
     "current_loop",
     "current_net",
