@@ -107,8 +107,11 @@ def _read_block(path: str) -> bytes:
     if path == _STDIN:
         data = sys.stdin.buffer.read(_BLOCK_BYTES_MAX + 1)
     else:
-        with open(path, "rb") as file:
-            data = file.read(_BLOCK_BYTES_MAX + 1)
+        try:
+            with open(path, "rb") as file:
+                data = file.read(_BLOCK_BYTES_MAX + 1)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error
     if len(data) > _BLOCK_BYTES_MAX:
         raise CommandError("content", f"more than {_BLOCK_BYTES_MAX} bytes, which peers refuse", "aiolibp2p add")
     return data

@@ -106,7 +106,9 @@ def explain(error: BaseException) -> Failure:
         return Failure(stage=stage, detail=_detail(error), hint=_hint(error))
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        return Failure(stage="system", detail=place + os_error_text(error))
+        # One without a number is our own, and says in words what is wrong.
+        reason = error.strerror if error.errno is None and error.strerror else os_error_text(error)
+        return Failure(stage="system", detail=place + reason)
     return Failure(stage="unexpected error", detail=f"{type(error).__name__}: {error}", hint=_BUG)
 
 

@@ -37,9 +37,16 @@ def print_fields(fields: Iterable[tuple[str, str | Iterable[str]]]) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Write to stdout as it is, at once; it waits for whoever reads."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    """Write to stdout as it is, at once; it waits for whoever reads.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "stdout") from error
 
 
 def shown_name(name: str) -> str:

@@ -168,14 +168,15 @@ class RemoteBlockstore:
             url = f"{self._access.address}/api/v0/{path}"
             async with self._session.post(url, params=query, **arguments) as answer:
                 if answer.status != _OK:
-                    message = str((await answer.json())["Message"])
+                    said = await answer.json()
+                    message = str(said["Message"])
                     if answer.status == _NOT_FOUND and cid is not None:
                         raise BlockNotFoundError(str(cid))
                     if answer.status == _BAD_REQUEST:
                         raise InvalidValueError(message)
                     if answer.status == _TIMEOUT:
                         raise DeadlineError("storage", self._timeouts.storage, stage="daemon")
-                    raise StorageError(str(self._repo), message, stage="daemon")
+                    raise StorageError(str(self._repo), message, errno=said.get("Errno"), stage="daemon")
                 yield answer
         except ClientError as error:
             text = f"its daemon, process {self._access.pid}, does not answer"

@@ -102,6 +102,9 @@ class Rpc:
             return await handler(request)
         except Libp2pError as error:
             status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+            if isinstance(error, StorageError):
+                # Which path of ours that was, the client says as it knows the repo.
+                return _error(status, error.message, error.errno)
             return _error(status, error.describe())
 
     async def _id(self, _request: web.Request) -> web.StreamResponse:
@@ -175,5 +178,7 @@ def _cid(request: web.Request) -> Cid:
     return Cid.parse(text.removeprefix("/ipfs/"))
 
 
-def _error(status: int, message: str) -> web.Response:
-    return web.json_response({"Message": message, "Code": 0, "Type": "error"}, status=status)
+def _error(status: int, message: str, errno: int | None = None) -> web.Response:
+    """Return Kubo's answer for an error, and what the system said, which Kubo does not tell."""
+    said = {"Message": message, "Code": 0, "Type": "error"}
+    return web.json_response(said if errno is None else {**said, "Errno": errno}, status=status)

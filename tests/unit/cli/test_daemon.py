@@ -10,38 +10,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from aiolibp2p import Cid, Multiaddr, PrivateKey
 from aiolibp2p.cli import main
+from tests.support.commands import RUN, Daemon
 
-RUN = "import sys; from aiolibp2p.cli import main; sys.exit(main())"
 CONTENT = hashlib.shake_256(b"five megabytes").digest(5_000_000)
 SHA_256 = hashlib.sha256(CONTENT).hexdigest()
 
 pytestmark = [pytest.mark.sockets, pytest.mark.slow]
-
-
-class Daemon:
-    """A daemon on a repo, ready."""
-
-    def __init__(self, repo: Path, *words: str) -> None:
-        command = [sys.executable, "-W", "error", "-c", RUN, "daemon", "--repo", str(repo), "--json", *words]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.process.communicate()[1]
-        self.said: dict[str, Any] = json.loads(line)
-        self.address: str = self.said["addresses"][0]
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
-        """Return exit code, the rest of stdout, and stderr."""
-        if self.process.returncode is None:
-            self.process.send_signal(number)
-        out, error = self.process.communicate()
-        return self.process.returncode, out, error
 
 
 @pytest.fixture
