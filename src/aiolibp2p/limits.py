@@ -71,7 +71,7 @@ class Limits:
     connections_per_peer: int = 8
     """Connections to one peer: a new one is refused."""
     pending_inbound: int = 256
-    """Inbound connections being upgraded: the oldest makes room."""
+    """Inbound connections being upgraded: of the network that has most, a silent one, else the oldest, makes room."""
     streams_per_connection: int = 1024
     """Streams on one connection, either direction: a new one is reset or waits."""
     streams_per_peer: int = 2048

@@ -252,5 +252,6 @@ class _Query:
                     self.finish(self._identifier.checked(self._decoder, self._connection))
                     return
         except Libp2pError as error:
-            error.stage = error.stage or "identify"
+            if error is not self._connection.ended:  # which everybody on the connection is told
+                error.stage = error.stage or "identify"
             self.finish(error)

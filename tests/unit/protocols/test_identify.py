@@ -205,6 +205,14 @@ async def test_who_waits_is_told_when_the_connection_ends() -> None:
         assert host._identifier._failures == {}
 
 
+async def test_the_end_of_the_connection_is_not_put_down_to_identify() -> None:
+    async with against_raw() as (_, link, connection):
+        link.transport.abort()
+        await current_loop().settle()
+        assert connection.ended is not None
+        assert connection.ended.stage != "identify"
+
+
 async def test_one_who_gives_up_leaves_the_question_to_the_others() -> None:
     async with against_raw() as (host, link, connection):
         asking = [current_loop().create_task(host.identify(connection.peer_id)) for _ in range(2)]
