@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
+from contextvars import Context
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -181,9 +182,16 @@ class TaskAges:
         if inner is None:
 
             def stamp(
-                loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+                loop: asyncio.AbstractEventLoop,
+                coroutine: Coroutine[Any, Any, Any],
+                context: Context | None = None,
+                **options: Any,
             ) -> asyncio.Task[Any]:
-                task = _DatedTask(coroutine, loop=loop, **options)
+                # Spelt out, for a dictionary of options costs as much as the stamp.
+                if options:
+                    task = _DatedTask(coroutine, loop=loop, context=context, **options)
+                else:
+                    task = _DatedTask(coroutine, loop=loop, context=context)
                 task.born_at = now()
                 return task
 

@@ -37,31 +37,41 @@ def await_steps(coroutine: Any) -> tuple[list[Step], Any]:
     steps: list[Step] = []
     awaited = coroutine
     for _ in range(_DEPTH_MAX):
-        # Coroutines, generators and asynchronous generators, those that Cython has compiled among them.
-        if hasattr(awaited, "cr_await"):
-            frame, inner = awaited.cr_frame, awaited.cr_await
-        elif hasattr(awaited, "gi_yieldfrom"):
-            frame, inner = awaited.gi_frame, awaited.gi_yieldfrom
-        elif hasattr(awaited, "ag_await"):
-            frame, inner = awaited.ag_frame, awaited.ag_await
-        elif asyncio.isfuture(awaited):
+        kind = type(awaited)
+        links = _links.get(kind) or _links_of(kind)
+        if links is not None:
+            frame, awaited = getattr(awaited, links[0]), getattr(awaited, links[1])
+            if frame is not None:
+                steps.append((frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno))
+            continue
+        if asyncio.isfuture(awaited):
             break
-        else:
-            inner = _wrapped(awaited)
-            if inner is None:
-                break
-            frame = None
-        if frame is not None:
-            steps.append((frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno))
+        inner = _wrapped(awaited)
+        if inner is None:
+            break
         awaited = inner
     steps.reverse()
     return steps, awaited
 
 
+_links: dict[type, tuple[str, str]] = {}
+"""The attributes of a kind of coroutine that lead to its frame and to what it awaits."""
+
+
+def _links_of(kind: type) -> tuple[str, str] | None:
+    # Coroutines, generators and asynchronous generators, those that Cython has compiled among them.
+    pairs = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+    for pair in pairs:
+        if hasattr(kind, pair[1]):
+            _links[kind] = pair
+            return pair
+    return None
+
+
 def _wrapped(iterator: Any) -> Any:
     """Return what an opaque iterator of C, such as `async_generator_asend`, runs: it shows it to the collector only."""
     for held in gc.get_referents(iterator):
-        if asyncio.isfuture(held) or any(hasattr(held, name) for name in ("cr_await", "gi_yieldfrom", "ag_await")):
+        if asyncio.isfuture(held) or _links_of(type(held)) is not None:
             return held
     return None
 
