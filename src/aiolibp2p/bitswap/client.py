@@ -45,6 +45,11 @@ class Client:
         self._timer_at = math.inf
         self._closed = False
 
+    @property
+    def unwanted_blocks(self) -> int:
+        """Received blocks that were dropped: nobody had asked for them, or they were not what was asked for."""
+        return self.bad_blocks + self.core.received.duplicates
+
     # -- inputs ------------------------------------------------------------------------------------------------------
 
     def receive(self, peer_id: PeerId, message: Message) -> None:

@@ -14,7 +14,14 @@ from typing import Self
 
 from aiolibp2p.bitswap.client import Client
 from aiolibp2p.blocks.cid import Cid
-from aiolibp2p.errors import BlockNotFoundError, ConnectionEndedError, DeadlineError, Libp2pError, StorageError
+from aiolibp2p.errors import (
+    BlockNotFoundError,
+    ConnectionEndedError,
+    DeadlineError,
+    InvalidValueError,
+    Libp2pError,
+    StorageError,
+)
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.net.tasks import begin, begun
 from aiolibp2p.sansio.bitswap.cids import wanted_multihash
@@ -51,6 +58,7 @@ class Session:
         self._keeping = False
         self._error: Libp2pError | None = None
         self._reaching: set[Reaching] = set()
+        self._unwanted_before = client.unwanted_blocks
         self._core = client.open(self, peers)
 
     async def get(self, cid: Cid) -> bytes:
@@ -189,8 +197,12 @@ class Session:
         for index, cid in enumerate(cids):
             if found[index] is None:
                 # What could not be wanted, or verified when it came, is refused before anything is.
-                wanted_multihash(bytes(cid), context.limits.bitswap_cid_bytes)
-                if cid == _empty_block(cid.prefix):
+                try:
+                    wanted_multihash(bytes(cid), context.limits.bitswap_cid_bytes)
+                    is_empty = cid == _empty_block(cid.prefix)
+                except InvalidValueError as error:
+                    raise InvalidValueError(f"block {cid}: {error.describe()}") from error
+                if is_empty:
                     found[index] = b""
                     empty.append((cid, b""))
         if empty:
@@ -224,6 +236,8 @@ class Session:
                 left = max(started, self._core.progress_at) + seconds - self._clock.now()
                 if left <= 0:
                     text = f"no peer has sent {cid} or anything else"
+                    if unwanted := self._client.unwanted_blocks - self._unwanted_before:
+                        text += f" that was asked for, but {unwanted} other block{'s' * (unwanted > 1)},"
                     raise DeadlineError("bitswap_fetch", seconds, text, stage="fetch")
             await asyncio.wait([future], timeout=left)
         return future.result()
