@@ -16,7 +16,7 @@ FUZZ_SECONDS := 60
 # What go-libp2p 0.51 asks for in its go.mod.
 GO_MIN := 1.26.0
 
-.PHONY: run run-streams test lint unit sim interop fuzz bench peers go-peer js-peer clean
+.PHONY: run run-streams test lint unit sim sweep interop fuzz bench peers go-peer js-peer clean
 
 run: $(VENV)/.run-installed $(if $(FILE),,$(VENV)/.demo-installed)
 	@$(PY) examples/first_light.py $${FILE:+-- "$$FILE"}
@@ -39,6 +39,9 @@ unit: $(VENV)/.test-installed
 
 sim: $(VENV)/.test-installed
 	@$(PY) -m pytest tests/sim
+
+sweep: $(VENV)/.test-installed
+	@$(PY) -m tests.sim.cancellation_sweep
 
 interop: $(VENV)/.test-installed peers
 	@$(PY) -m pytest tests/interop
