@@ -49,7 +49,7 @@ class Connection:
         self.server = Endpoint(net, "server", None, (back, there), addresses[::-1])
         self.client.peer, self.server.peer = self.server, self.client
         self.client.on_closed = self.server.on_closed = self._closed
-        self.server.incoming.on_readable = self._ack_arrives  # what carries bytes acknowledges too
+        self.server.incoming.on_readable = self._ack_arrives
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.client.sockname}->{self.client.peername}>"
@@ -136,50 +136,46 @@ class Connection:
                 self._closed()
             raise
 
-    def _later(self, again: Callable[[], None], sent_ns: int, tries: int) -> None:
-        self._loop.call_at_ns(sent_ns + (NS << tries), again)
-
     def _send_syn(self, tries: int = 0) -> None:
-        """Send SYN, and again while it is lost; the server's end is who it reaches, with the addresses it has then."""
+        """Send SYN, and again if it or its answer is lost, for a client that hears nothing cannot tell.
+
+        The server's end is whoever a SYN reaches, with the addresses it has then.
+        """
+        lost = False
 
         def lose() -> None:
-            last = tries == HANDSHAKE_RETRIES
-            again = partial(self._fail, errno.ETIMEDOUT) if last else partial(self._send_syn, tries + 1)
-            self._later(again, sent_ns, tries)
+            nonlocal lost
+            if not lost:
+                again = partial(self._send_syn, tries + 1) if tries < HANDSHAKE_RETRIES else self._give_up
+                self._loop.call_at_ns(sent_ns + (NS << tries), again)
+            lost = True
 
         def arrive() -> None:
-            self._syn_arrives(syn)
+            self._syn_arrives(syn, lose)
 
-        if self.client.closed:
+        if self.client.closed or self._connected.done():
             return
         sent_ns = self._syn_sent_ns = self._loop.time_ns()
         syn = TcpPacket(self.client, None, "syn", arrive, lose)
         self.client.valve.admit(syn, self._net.send)
 
-    def _insist(self, end: Endpoint, flags: str, arrive: Callable[[], None], tries: int = 0) -> None:
-        """Send a packet of the handshake, and again while it is lost."""
+    def _give_up(self) -> None:
+        if not self._connected.done():
+            self._fail(errno.ETIMEDOUT)
 
-        def lose() -> None:
-            if tries < HANDSHAKE_RETRIES:
-                self._later(partial(self._insist, end, flags, arrive, tries + 1), sent_ns, tries)
-
-        sent_ns = self._loop.time_ns()
-        if not end.vanished and (self._established or not self.client.closed):
-            end.send_packet(flags, arrive, lose, sequence=int(flags == "ack"))
-
-    def _syn_arrives(self, syn: Packet) -> None:
+    def _syn_arrives(self, syn: Packet, lose: Callable[[], None]) -> None:
         host = syn.path.target
         assert host is not None  # what leads nowhere never arrives
-        if self._listener is not None or self.client.closed:
-            return  # a duplicate, or given up
-        self.server.settle(host, (syn.target, syn.source))
-        self._listener = host.listener_at(syn.target)
+        if self.client.closed or self._connected.done():
+            return  # given up, or a duplicate
+        if self.server.closed:
+            self.server.settle(host, (syn.target, syn.source))
+            self._listener = host.listener_at(syn.target)
         if self._listener is None:
-            # A client that hears nothing asks again.
-            self._answer_reset(errno.ECONNREFUSED, partial(self._later, self._send_syn, self._syn_sent_ns, 0))
+            self._answer_reset(errno.ECONNREFUSED, lose)
             self.server.abandon()
         else:
-            self._insist(self.server, "syn ack", self._syn_ack_arrives)
+            self.server.send_packet("syn ack", self._syn_ack_arrives, lose, sequence=0)
 
     def _answer_reset(self, code: int, lose: Callable[[], None]) -> None:
         self.server.send_packet("rst", partial(self._fail, code), lose)
@@ -191,12 +187,25 @@ class Connection:
             self.client.fail(code)
 
     def _syn_ack_arrives(self) -> None:
-        if not self._connected.done():
-            self._established = True
+        if not self._connected.done() and not self.client.closed:
+            self._established = self.client.established = self.server.established = True
+            if self.server.closed:
+                self.server.vanish()  # its host has crashed since it answered
             round_trip_ns = self._loop.time_ns() - self._syn_sent_ns
             self.client.outgoing.round_trip_ns = self.client.incoming.round_trip_ns = round_trip_ns
             self._connected.set_result(None)
-            self._insist(self.client, "ack", self._ack_arrives)
+            self._send_ack()
+
+    def _send_ack(self, tries: int = 0) -> None:
+        """Send the last packet of the handshake, and again if it is lost; what carries bytes does as well."""
+
+        def lose() -> None:
+            if tries < HANDSHAKE_RETRIES and not self.client.vanished:
+                self._loop.call_at_ns(sent_ns + (NS << tries), partial(self._send_ack, tries + 1))
+
+        sent_ns = self._loop.time_ns()
+        if not (self._accepted or self.client.vanished):
+            self.client.send_packet("ack", self._ack_arrives, lose)
 
     def _ack_arrives(self) -> None:
         listener = self._listener

@@ -100,6 +100,8 @@ class Endpoint:
         self.peer: Endpoint
         self.error: OSError | None = None
         self.closed = True  # until it belongs to a host
+        self.established = False
+        """Whether its connection has been made, as far as its client knows."""
         self.vanished = False
         """Whether its host has crashed: nobody knows of it there any more."""
         self.on_failed: Callable[[], None] = _nothing
@@ -193,7 +195,8 @@ class Endpoint:
             self.outgoing.stop()
             if self.outgoing.record is not None:
                 self.outgoing.record("rst", b"")
-        self.send_packet("rst", self.peer.fail, _nothing)
+        self.incoming.refused = True
+        self.send_packet("rst", self.peer.fail, self.incoming.lose_answer)
 
     def fail(self, code: int = errno.ECONNRESET) -> None:
         """Fail with an error of the operating system: by default, a reset arrived."""
@@ -204,11 +207,12 @@ class Endpoint:
 
     def vanish(self) -> None:
         """Be gone with the host, without a packet and without a word to the transport."""
-        self.vanished = True
-        self.on_failed = _nothing
-        self.on_vanished()
-        self.outgoing.stop()
-        self.incoming.vanish()
+        if self.established:  # else the client may ask again, and meet the host as it is then
+            self.vanished = True
+            self.on_failed = _nothing
+            self.on_vanished()
+            self.outgoing.stop()
+            self.incoming.vanish()
         self._leave()
 
     def _leave(self) -> None:

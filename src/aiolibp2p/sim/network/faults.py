@@ -65,7 +65,10 @@ class Faults(Topology):
                 self.tell(f"repair {path.name}")
 
     def hold(self, a: Hosts, b: Hosts, *, oneway: bool = False) -> None:
-        """Keep back what goes between hosts, in order, until `release`; `in_flight` shows it."""
+        """Keep back what goes between hosts, in order, until `release`; `in_flight` shows it.
+
+        TCP takes it for a long way, and not for a loss: it sends nothing again and does not time out.
+        """
         for path in self._between(a, b, oneway=oneway):
             path.valve.hold()
             self.tell(f"hold {path.name}")

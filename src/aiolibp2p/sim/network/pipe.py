@@ -94,6 +94,8 @@ class Pipe:
         self.unread_bytes = 0
         self.eof = False
         self.closed = False
+        self.refused = False
+        """Whether what arrives is answered with RST."""
         self._vanished = False
         self._arrived = 0
         self._consumed = 0
@@ -234,13 +236,13 @@ class Pipe:
     # The reader's end
 
     def _arrive(self, segment: _Segment, order: int) -> None:
+        self._newest = max(self._newest, order)
+        if segment.start < self._arrived:
+            self._tell_again()  # a repetition
+            return
         if self.closed:
             if segment.data:
                 self.on_unwanted()
-            return
-        self._newest = max(self._newest, order)
-        if segment.start < self._arrived:
-            self._tell_again()
             return
         self._early[segment.start] = segment
         if segment.start > self._arrived:
@@ -302,6 +304,12 @@ class Pipe:
             self._telling = True
             self._loop.call_soon(self._send_acknowledgement, context=_system)
 
+    def _answer(self) -> None:
+        if self.refused:
+            self.on_unwanted()
+        else:
+            self._tell_again()
+
     def _tell_again(self) -> None:
         self._told = (-1, -1, -1)
         self._tell()
@@ -326,6 +334,11 @@ class Pipe:
     def _lose_acknowledgement(self, *_known: int) -> None:
         self._lost_acknowledgement = True
         self._arm_retry(self._loop.time_ns())
+
+    def lose_answer(self) -> None:
+        """Lose the RST that answered something of the writer's, who waits for an acknowledgement all the same."""
+        if self._queued or self._sent > self._acknowledged or (self._ended and not self.eof):
+            self._lose_acknowledgement()
 
     def _learn_of_losses(self, newest: int) -> None:
         """Send again what was lost before a segment that has arrived was sent."""
@@ -365,7 +378,7 @@ class Pipe:
         if self._lost_acknowledgement:
             # The writer, who has heard nothing, sends something again.
             self._lost_acknowledgement = False
-            self.forward("ack", self._tell_again, self._lose_acknowledgement)
+            self.forward("ack", self._answer, self._lose_acknowledgement)
         if self._lost:
             self._shrink(timed_out=True)
             self._repeat(list(self._lost.values()))

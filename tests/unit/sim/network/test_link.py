@@ -246,6 +246,66 @@ async def test_a_refusal_that_is_lost_is_asked_for_again() -> None:
     assert current_loop().time_ns() == 1_100 * MS
 
 
+async def test_a_syn_whose_answers_are_lost_is_sent_again_and_given_up_after_127_seconds() -> None:
+    _, bob = two_hosts(Link(latency=0.050))
+    with bob.here():
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), "0.0.0.0", 80)
+    current_net().partition(bob, current_net().home, oneway=True)
+    with pytest.raises(TimeoutError):
+        await asyncio.open_connection("bob", 80)
+    assert current_loop().time_ns() == 127_000 * MS
+    assert current_net().connections == []
+    current_net().repair(bob)
+    reader, writer = await asyncio.open_connection("bob", 80)
+    assert await reader.read() == b""
+    writer.close()
+    server.close()
+    await current_loop().pass_time(1)
+
+
+async def test_a_reset_that_is_lost_is_answered_again_when_the_peer_repeats_what_led_to_it() -> None:
+    alice, bob = two_hosts(Link(latency=0.050))
+    with bob.here():
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), "0.0.0.0", 80)
+    with alice.here():
+        reader, writer = await asyncio.open_connection("bob", 80)
+    assert await reader.read() == b""
+    first = iter(["drop"])
+    current_net().rule(lambda p: next(first, None) if p.flags == "rst" else None)  # type: ignore[arg-type]
+    start = current_loop().time_ns()
+    writer.write(b"anyone?")
+    await current_loop().pass_time(0.2)
+    assert not writer.transport.is_closing()
+    await current_loop().pass_time(0.5)
+    assert writer.transport.is_closing()
+    assert current_net().connections == []
+    assert current_loop().time_ns() - start == 700 * MS
+    server.close()
+
+
+async def test_what_arrives_again_after_a_close_is_not_answered_with_a_reset() -> None:
+    alice, bob = two_hosts(Link(latency=0.050))
+    box: list[bytes] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"bye")
+        box.append(await reader.read())
+        writer.close()
+
+    with bob.here():
+        server = await asyncio.start_server(accept, "0.0.0.0", 80)
+    tap = current_net().tap()
+    current_net().rule(lambda p: "duplicate" if p.payload == b"bye" else None)
+    with alice.here():
+        reader, writer = await asyncio.open_connection("bob", 80)
+    assert await reader.readexactly(3) == b"bye"
+    writer.close()
+    await current_loop().pass_time(5)
+    assert box == [b""]
+    assert "rst" not in {seen.packet.flags for seen in tap.packets}
+    server.close()
+
+
 def draws(*, extra_on_other: bool) -> list[int]:
     """Return which datagrams from alice to bob arrive, while others may cross another link."""
 

@@ -277,6 +277,19 @@ async def opens(bob: Host) -> None:
     writer.close()
 
 
+async def test_a_server_that_crashes_before_its_answer_arrives_leaves_its_client_half_open() -> None:
+    alice, bob = two_hosts()
+    with bob.here():
+        await asyncio.start_server(lambda _reader, writer: writer.close(), "0.0.0.0", 80)
+    current_loop().call_at(0.075, bob.restart)
+    with alice.here():
+        reader, writer = await asyncio.open_connection("bob", 80)
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    assert current_loop().time_ns() == 200 * MS
+    writer.close()
+
+
 async def test_a_connect_to_a_host_without_power_goes_on_until_it_is_back() -> None:
     alice, bob = two_hosts()
     bob.crash()
