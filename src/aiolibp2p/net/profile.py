@@ -41,6 +41,8 @@ class StreamProfile:
     """Empty until it is settled."""
     inbound: bool
     handshake: Literal["pending", "answered", "refused"]
+    age: float
+    """Seconds since it was opened."""
     waits: tuple[Literal["read", "write"], ...]
     """What a task, or a server on callbacks, waits to do on it."""
     reading: float | None
@@ -55,6 +57,7 @@ class StreamProfile:
         for wait in self.waits:
             waited = seconds[wait]
             parts.append(f"{wait}s" if waited is None else f"{wait}s, {duration_text(waited)}")
+        parts.append(f"age {duration_text(self.age)}")
         if self.unread_bytes:
             parts.append(f"{self.unread_bytes} bytes unread")
         return f"stream {self.id} {_direction(self)} {self.protocol or '?'} [{'; '.join(parts)}]"
@@ -170,6 +173,7 @@ def _profile_stream(stream: Stream) -> StreamProfile:
         protocol=stream.protocol,
         inbound=stream.inbound,
         handshake=stream.handshake,
+        age=now - stream.opened_at,
         waits=tuple(waits),
         reading=reading,
         writing=writing,

@@ -89,6 +89,7 @@ class Stream:
         "handshake",
         "inbound",
         "lazy",
+        "opened_at",
         "protocol",
     )
 
@@ -104,6 +105,8 @@ class Stream:
         """Whether the peer opened it."""
         self.lazy = not inbound and bool(protocol)
         """Whether it is used before its protocol is answered."""
+        self.opened_at = connection._clock.now()
+        """When it was opened, on the host's monotonic clock."""
         self._muxed = muxed
         self._muxer = connection._muxer
         self._negotiation: Negotiation | None = negotiation

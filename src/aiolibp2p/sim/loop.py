@@ -289,7 +289,7 @@ class SimLoop(VirtualTimeLoop):
     def leftovers(self) -> list[str]:
         """Return one line for every unfinished task, pending timer and exception that nothing handled."""
         tasks = sorted(asyncio.all_tasks(self), key=hash)
-        lines = [describe_task(task, self._now_ns) for task in tasks]
+        lines = [describe_task(task) for task in tasks]
         lines += [f"timer {timer!r}" for timer in self.pending_timers()]
         return lines + self.escaped()
 

@@ -53,7 +53,7 @@ def task_of(handle: object) -> asyncio.Task[Any] | None:
     return owner if isinstance(owner, asyncio.Task) else None
 
 
-def describe_task(task: asyncio.Task[Any], now_ns: int) -> str:
+def describe_task(task: asyncio.Task[Any]) -> str:
     """Return a task's name, what it waits for and its stack, innermost frame first."""
     return str(profile_tasks(task.get_loop(), [task]))
 

@@ -40,7 +40,8 @@ async def test_streams_are_shown_with_who_waits_on_them_and_for_how_long() -> No
         (shown,) = of_connection.streams
         assert (shown.protocol, shown.inbound, shown.handshake) == (ECHO, False, "answered")
         assert (shown.waits, shown.reading, shown.writing, shown.unread_bytes) == (("read",), 45.0, None, 0)
-        assert f"stream {stream.id} outbound {ECHO} [answered; reads, 45 s]" in str(said)
+        assert shown.age == 45.0
+        assert f"stream {stream.id} outbound {ECHO} [answered; reads, 45 s; age 45 s]" in str(said)
 
         said = bob.profile()
         (task,) = said.tasks.tasks
@@ -66,7 +67,7 @@ async def test_a_write_that_waits_for_credit_and_what_lies_unread_are_shown() ->
         (ours,), (theirs,) = (host.profile().connections[0].streams for host in (alice, bob))
         assert (ours.waits, ours.writing, theirs.waits) == (("write",), 30.0, ())
         assert theirs.unread_bytes == Limits().yamux_window - len(proposal(ECHO))
-        assert str(ours).endswith("; writes, 30 s]")
+        assert str(ours).endswith("; writes, 30 s; age 30 s]")
         assert str(theirs).endswith(f"; {theirs.unread_bytes} bytes unread]")
         over.set()
         writer.cancel()
@@ -106,7 +107,7 @@ async def test_a_stream_on_callbacks_and_one_whose_protocol_is_not_settled_are_s
         await current_loop().settle()
         pending = host.profile().connections[0].streams[-1]
         assert (pending.protocol, pending.handshake) == ("", "pending")
-        assert " outbound ? [pending]" in str(pending)
+        assert " outbound ? [pending; age 0 s]" in str(pending)
         asked.cancel()
         await asyncio.wait([asked])
 
