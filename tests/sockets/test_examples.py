@@ -1,4 +1,7 @@
-"""The examples run, and do what they say. (`hello.py` is the program of the README, and runs in its tests.)"""
+"""The examples run, and do what they say.
+
+`hello.py` is the program of the README, and runs in its tests; those of the simulator run in `tests/unit/test_docs.py`.
+"""
 
 from __future__ import annotations
 
@@ -203,4 +206,5 @@ def test_streams_without_a_second_process_are_one_line(
 
 
 def test_every_example_runs_in_a_test() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"hello", "first_light", "streams"}
+    elsewhere = {"hello", "simulate_http", "simulate_libp2p"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == elsewhere | {"first_light", "streams"}

@@ -17,7 +17,7 @@ from aiolibp2p.sim.network import Connection, Host, InFlight, Link, Packet, Path
 from aiolibp2p.sim.runtime import HostNet, SeededEntropy, sim_runtime
 from aiolibp2p.sim.testing import sim_test
 from aiolibp2p.sim.trace import Trace, first_divergence
-from aiolibp2p.sim.world import InvariantError, World, run_world
+from aiolibp2p.sim.world import InvariantError, World, new_event_loop, run_world
 
 __all__ = [
     "Connection",
@@ -45,6 +45,7 @@ __all__ = [
     "current_loop",
     "current_net",
     "first_divergence",
+    "new_event_loop",
     "run",
     "run_world",
     "sim_runtime",

@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Know how to run this test again."""
+    __tracebackhide__ = True
     path = os.path.relpath(item.path, item.config.invocation_params.dir)
     name = "::".join([path, *item.nodeid.split("::")[1:]])
     OPTIONS.replay = lambda seed: f"python -m pytest {shlex.quote(name)} --sim-seed {shlex.quote(str(seed))}"

@@ -12,17 +12,23 @@ import io
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, overload
 
 from aiolibp2p.profile import TaskProfile
+from aiolibp2p.sim.loop import LeftoverError
 from aiolibp2p.sim.scheduler import LIMIT_SECONDS, DeadlockError, LivelockError, Schedule, TimeLimitError
 from aiolibp2p.sim.sweep import SweepResult, processors, sweep
 from aiolibp2p.sim.trace import Trace, first_divergence
-from aiolibp2p.sim.world import World, run_world
+from aiolibp2p.sim.world import InvariantError, World, run_world
 
+_BY_THE_LOOP = (DeadlockError, LivelockError, TimeLimitError, LeftoverError, InvariantError)
 WorldTest = Callable[..., Coroutine[Any, Any, None]]
 _SEEDS_SHOWN = 10
 _OTHER_VERDICT = "neither passed nor failed"
+
+__unittest = True
+"""So that reports of unittest begin with the test's own lines."""
 
 
 @dataclass(slots=True)
@@ -217,12 +223,27 @@ def _run_one(case: _Case, seed: int | str, passed: int | None, words: str = "") 
     except OPTIONS.verdicts:
         raise
     except BaseException as error:
-        report = "\n".join([_headline(seed), *([words] if words else []), _divergence(case, seed, passed), *seen])
+        lines = [_headline(seed), *([words] if words else [])]
+        if not isinstance(error, LivelockError):  # which is a million steps, and no event among them
+            lines.append(_divergence(case, seed, passed))
+        report = "\n".join(lines + seen)
         if OPTIONS.sections:
             error.simulation = report  # type: ignore[attr-defined]  # the plugin shows it
         else:
             error.add_note(report)
+        error.__traceback__ = _of_the_test(case, error)
         raise
+
+
+def _of_the_test(case: _Case, error: BaseException) -> TracebackType | None:
+    """Return the part of a traceback that begins in the test, for what leads there is the simulator's own."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is case.test.__code__:
+            return trace.tb_next
+        trace = trace.tb_next
+    # Of what the loop found out the message says all.
+    return None if isinstance(error, _BY_THE_LOOP) else error.__traceback__
 
 
 def _fail_again(case: _Case, found: SweepResult) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 from collections import Counter
@@ -75,6 +76,9 @@ class World:
         self._files = contextlib.ExitStack()
         self._starts: Counter[str] = Counter()
 
+    def __repr__(self) -> str:
+        return f"<World seed={self.loop.seed!r} at {self.loop.time():.9f} s>"
+
     # Machines and what lies between them
 
     def host(self, name: str, *addresses: str, **options: Any) -> Host:
@@ -90,19 +94,25 @@ class World:
         """
         return self.net.host(name, *addresses, **options)
 
-    def link(self, a: Host, b: Host, *, oneway: bool = False, **options: Any) -> None:
-        """Say how two machines reach each other; in one direction only if `oneway`.
+    def link(self, a: Hosts, b: Hosts, *, oneway: bool = False, **options: Any) -> None:
+        """Say how machines reach each other; in one direction only if `oneway`.
 
         Args:
-            a: one of them.
-            b: the other.
+            a: a machine or several.
+            b: those at the other end; one that is in `a` too keeps its way to itself.
             oneway: change only the way from `a` to `b`.
             options: the fields of `Link`: `latency=0.05`, `bandwidth=20e6` …
+
+        Raises:
+            TypeError: `Link` has no such field.
+            ValueError: a value has no meaning.
         """
         link = Link(**options)
-        self.net.set_link(link, a, b)
-        if not oneway:
-            self.net.set_link(link, b, a)
+        for one, other in itertools.product(_each(a), _each(b)):
+            if one is not other:
+                self.net.set_link(link, one, other)
+                if not oneway:
+                    self.net.set_link(link, other, one)
 
     def partition(self, a: Hosts, b: Hosts, *, oneway: bool = False) -> None:
         """Lose what goes between machines until `repair`; only from `a` to `b` if `oneway`."""
@@ -199,6 +209,7 @@ class World:
             TimeoutError: it has not become so. Besides, whatever the predicate raises.
         Cancellation: nothing happens.
         """
+        __tracebackhide__ = True
         done = self.loop.create_future()
         deadline_ns = self.now_ns + round(within * NS)
         name = getattr(predicate, "__qualname__", repr(predicate))
@@ -283,6 +294,10 @@ class World:
         await self._libp2p.aclose()
 
 
+def _each(hosts: Hosts) -> list[Host]:
+    return [hosts] if isinstance(hosts, Host) else list(hosts)
+
+
 async def _end_unless_crashed(node: Libp2pHost, boot: Boot | None) -> None:
     if boot is None or boot.alive:  # of a machine that has crashed nothing is left to end
         await node.__aexit__(None, None, None)
@@ -291,6 +306,21 @@ async def _end_unless_crashed(node: Libp2pHost, boot: Boot | None) -> None:
 def listening_address(ip: str) -> str:
     """Return where a host of libp2p listens on an address of its machine."""
     return f"/ip{6 if ':' in ip else 4}/{ip}/tcp/{_PORT}"
+
+
+def new_event_loop(
+    seed: int | str = 0, *, schedule: Schedule = "fifo", limit_seconds: float = LIMIT_SECONDS
+) -> SimLoop:
+    """Return a simulated loop with a network, for whoever takes a loop factory: `asyncio.Runner`, a plugin of pytest.
+
+    `World(loop)` gives the world of such a loop; whoever runs it ends it.
+
+    Args:
+        seed: everything random in the simulation is drawn from it; the module `random` is left alone.
+        schedule: "random" runs the tasks of one turn in a seeded order.
+        limit_seconds: virtual time after which the run fails.
+    """
+    return World(SimLoop(seed, schedule=schedule, limit_seconds=limit_seconds)).loop
 
 
 def run_world(
@@ -337,7 +367,7 @@ def run_world(
     random.seed(f"{seed}/random")
     try:
         try:
-            result = loop.run_until_complete(_until_closed(world, main, fail))
+            result = loop.run_until_complete(loop.create_task(_until_closed(world, main, fail), name="main"))
             loop.run_until_complete(loop.settle())
             left = loop.leftovers() if strict else loop.escaped()
             if left:

@@ -6,12 +6,25 @@ import asyncio
 import inspect
 import os
 import random
+import re
+import traceback
+import unittest
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from aiolibp2p.sim import DeadlockError, LeftoverError, TimeLimitError, World, current_loop, sim_test, testing
+from aiolibp2p.sim import (
+    DeadlockError,
+    LeftoverError,
+    LivelockError,
+    SimLoop,
+    TimeLimitError,
+    World,
+    current_loop,
+    sim_test,
+    testing,
+)
 from aiolibp2p.sim.testing import NotRepeatedError, Options
 
 
@@ -117,7 +130,7 @@ def test_a_deadlock_fails_and_names_what_nothing_can_wake() -> None:
 
     text = notes_of(waits, DeadlockError)
     assert text.startswith("seed 0\n")
-    assert "nothing can wake: task-1" in text
+    assert "nothing can wake: main" in text
 
 
 def test_the_report_profiles_the_tasks_as_they_were() -> None:
@@ -227,6 +240,85 @@ def test_runs_for_a_trace_print_nothing(capsys: pytest.CaptureFixture[str]) -> N
     text = notes_of(speaks)
     assert capsys.readouterr().out == "seed 0 speaks\nseed 1 speaks\n"
     assert "its 3 events are those of seed 0, which passed" in text or "the first that differs" in text
+
+
+def shown(error: BaseException) -> list[str]:
+    """Return the functions of a traceback, without those of this module's `with` and of the runner of seeds."""
+    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    return [name for name in names if name not in ("run_seeds", "run_all", "_run_one")]
+
+
+def test_a_traceback_begins_in_the_test() -> None:
+    def check() -> None:
+        raise AssertionError
+
+    @sim_test
+    async def fails(sim: World) -> None:
+        check()
+
+    with pytest.raises(AssertionError) as caught:
+        fails()
+    assert shown(caught.value)[1:] == ["fails", "check"]
+
+
+def test_what_the_loop_finds_out_has_no_traceback_of_the_simulator() -> None:
+    @sim_test
+    async def waits(sim: World) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(DeadlockError) as caught:
+        waits()
+    assert shown(caught.value)[1:] == []
+
+
+def test_what_happens_outside_the_test_keeps_its_traceback() -> None:
+    def rule(_packet: object) -> None:
+        raise KeyError
+
+    @sim_test
+    async def asks_again(sim: World) -> None:
+        a, b = sim.host("a"), sim.host("b")
+        sim.partition(a, b)
+        with a.here():
+            connecting = current_loop().create_task(asyncio.open_connection("b", 80), name="connecting")
+        await sim.settle()
+        sim.rule(rule)  # which the simulated system calls, when it sends again
+        await connecting
+
+    with pytest.raises(KeyError) as caught:
+        asks_again()
+    assert "run_world" in shown(caught.value)
+    assert shown(caught.value)[-1] == "rule"
+
+
+def test_unittest_runs_it_as_a_method_and_shows_the_seed() -> None:
+    class Case(unittest.TestCase):
+        @sim_test(seeds=3)
+        async def test_seeds(self, sim: World) -> None:
+            assert sim.loop.seed != 2
+
+    result = unittest.TestResult()
+    Case("test_seeds").run(result)
+    ((_, text),) = result.failures
+    assert re.search(r"^AssertionError.*\n(.*\n)*?seed 2\n", text, re.MULTILINE)
+    assert text.count('File "') == 1
+
+
+def test_a_livelock_is_not_run_again_for_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimLoop, "livelock_callbacks", 1000)
+    runs: list[int] = []
+
+    @sim_test
+    async def spins(sim: World) -> None:
+        def again() -> None:
+            sim.loop.call_soon(again)
+
+        runs.append(1)
+        again()
+        await asyncio.Event().wait()
+
+    assert notes_of(spins, LivelockError).startswith("seed 0\nfailed at 0 ns")
+    assert len(runs) == 1
 
 
 def test_a_replay_command_is_shown_when_the_runner_knows_one(options: Options) -> None:

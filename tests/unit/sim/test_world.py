@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aiolibp2p import Stream
-from aiolibp2p.sim import InvariantError, World, run_world
+from aiolibp2p.sim import InvariantError, World, current_loop, new_event_loop, run_world
 
 MS = 1_000_000
 NS = 1_000_000_000
@@ -46,6 +46,38 @@ async def test_links_have_a_direction_or_two(sim: World) -> None:
     writer.close()
     server.close()
     await sim.pass_time(1)
+
+
+@in_world
+async def test_links_between_several_machines_leave_the_way_within_one_alone(sim: World) -> None:
+    machines = [sim.host(name) for name in "abc"]
+    sim.link(machines, machines, latency=0.05)
+    sim.link(machines[:1], machines[1:], latency=0.2, oneway=True)
+    ways = {(a.name, b.name): sim.net.path(a, b).link.latency for a in machines for b in machines}
+    assert ways == {
+        **dict.fromkeys((("a", "b"), ("a", "c")), 0.2),
+        **dict.fromkeys((("b", "a"), ("b", "c"), ("c", "a"), ("c", "b")), 0.05),
+        **dict.fromkeys((("a", "a"), ("b", "b"), ("c", "c")), 0),
+    }
+
+
+@in_world
+async def test_a_world_shows_its_seed_and_its_time(sim: World) -> None:
+    await sim.pass_time(1.5)
+    assert repr(sim) == "<World seed=5 at 1.500000000 s>"
+
+
+def test_a_loop_for_a_runner_has_a_world() -> None:
+    async def main() -> int:
+        sim = World(current_loop())
+        a, b = sim.host("a"), sim.host("b")
+        sim.link(a, b, latency=0.05)
+        with a.here(), pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("b", 80)
+        return sim.now_ns
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        assert runner.run(main()) == 100 * MS
 
 
 @in_world
