@@ -7,6 +7,7 @@ import heapq
 import itertools
 import math
 import random
+import re
 import threading
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -19,6 +20,9 @@ from aiolibp2p.sim.trace import Trace
 Ts = TypeVarTuple("Ts")
 Schedule = Literal["fifo", "random"]
 """In which order the tasks of one turn run: as asyncio runs them, or in an order drawn from the seed."""
+
+_NUMBERED = re.compile(r"Task-\d+")
+"""The name of a task that `asyncio.Task` made without asking the loop, as aiohttp does: by a counter of the process."""
 
 NS = 1_000_000_000
 """Nanoseconds in a second."""
@@ -110,6 +114,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._clock_resolution = 1 / NS
         self._now_ns = 0
         self._now = 0.0
+        self._next_made = itertools.count(1).__next__
         self._steps = trace if trace is not None and trace.steps else None
         self._limit_ns = NEVER_NS if math.isinf(limit_seconds) else round(limit_seconds * NS)
         # Entries compare by time and then by age: what is due at one instant runs first in, first out, where asyncio's
@@ -346,6 +351,8 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         for handle in self._ready:
             task = task_of(handle)
             if task is not None:
+                if _NUMBERED.fullmatch(task.get_name()):
+                    task.set_name(f"made-{self._next_made()}")
                 trace.add(f"{self._now_ns} step {task.get_name()}")
 
     def call_soon_threadsafe(

@@ -459,6 +459,16 @@ def test_a_trace_of_steps_names_the_tasks() -> None:
     assert trace.lines[:2] == ["0 step task-1", "0 step task-1"]
 
 
+def test_a_trace_of_steps_does_not_depend_on_the_tasks_that_the_process_has_made_before() -> None:
+    async def main() -> None:
+        await asyncio.Task(asyncio.sleep(1), loop=current_loop())  # as aiohttp makes its own
+
+    traces = [Trace(keep=True, steps=True) for _ in range(2)]
+    for trace in traces:
+        run(main, trace=trace)
+    assert traces[0].lines == traces[1].lines
+
+
 def test_the_loop_serves_asyncio_runner_too() -> None:
     async def main() -> int:
         with pytest.raises(TimeoutError):
