@@ -5,9 +5,11 @@ from __future__ import annotations
 from aiolibp2p.sim.network.boot import host_here
 from aiolibp2p.sim.network.connection import Connection
 from aiolibp2p.sim.network.datagram import SimDatagramTransport
+from aiolibp2p.sim.network.firewall import Firewall, Memory
 from aiolibp2p.sim.network.host import Host
 from aiolibp2p.sim.network.link import Link
 from aiolibp2p.sim.network.listener import Listener
+from aiolibp2p.sim.network.nat import Nat, NatKind, NatRules
 from aiolibp2p.sim.network.net import SimNet
 from aiolibp2p.sim.network.packet import Packet
 from aiolibp2p.sim.network.path import Path
@@ -21,10 +23,15 @@ from aiolibp2p.sim.network.valve import Valve
 __all__ = [
     "Connection",
     "Drop",
+    "Firewall",
     "Host",
     "InFlight",
     "Link",
     "Listener",
+    "Memory",
+    "Nat",
+    "NatKind",
+    "NatRules",
     "Packet",
     "Path",
     "Rule",

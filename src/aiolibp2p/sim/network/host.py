@@ -19,8 +19,11 @@ from aiolibp2p.sim.network.packet import Address
 from aiolibp2p.sim.scheduler import NS, SimEvent
 
 if TYPE_CHECKING:
+    from aiolibp2p.sim.network.crossing import Crossing
     from aiolibp2p.sim.network.datagram import SimDatagramTransport
     from aiolibp2p.sim.network.endpoint import Endpoint
+    from aiolibp2p.sim.network.firewall import Firewall
+    from aiolibp2p.sim.network.nat import Nat
     from aiolibp2p.sim.network.path import Path
     from aiolibp2p.sim.network.topology import Topology
 
@@ -43,7 +46,9 @@ class Host:
         """Whether it has power."""
         self.refused_ports: set[int] = set()
         """Ports that answer as if nothing were there: TCP with RST, UDP with ICMP."""
-        self.routes: dict[str, Path] = {}
+        self.behind: Nat | Firewall | None = None
+        """What guards it; it is given to `SimNet.host`."""
+        self.routes: dict[str, Path | Crossing] = {}
         """The path to each address that it has sent to; what changes whose an address is clears it."""
         self.datagrams: dict[int, list[SimDatagramTransport]] = {}
         """The UDP sockets on each port."""

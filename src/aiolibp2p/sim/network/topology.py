@@ -5,11 +5,16 @@ from __future__ import annotations
 import ipaddress
 import socket
 import zlib
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
+from aiolibp2p.sim.network.crossing import Crossing
+from aiolibp2p.sim.network.firewall import Firewall, Memory
 from aiolibp2p.sim.network.host import Host
 from aiolibp2p.sim.network.link import Line, Link
 from aiolibp2p.sim.network.listener import is_loopback, is_unspecified
+from aiolibp2p.sim.network.nat import Nat, NatRules
 from aiolibp2p.sim.network.packet import Packet
 from aiolibp2p.sim.network.path import Path
 from aiolibp2p.sim.network.pipe import Tuning
@@ -38,7 +43,8 @@ class Topology:
         self.taps: list[Tap] = []
         self.rules: list[Rule] = []
         self._hosts: dict[str, Host] = {}
-        self._owners: dict[str, Host] = {}
+        self._owners: dict[str, Host | Nat] = {}
+        self._nats: dict[str, Nat] = {}
         self._link = link
         self._links: dict[tuple[str, str], Link] = {}
         self._paths: dict[tuple[str, str], Path] = {}
@@ -52,8 +58,9 @@ class Topology:
         up: float | None = None,
         down: float | None = None,
         queue_bytes: int | None = None,
+        behind: Nat | Firewall | None = None,
     ) -> Host:
-        """Add a host; without addresses it gets a public one of IPv4.
+        """Add a host; without addresses it gets one of IPv4, a public one unless it is behind a NAT.
 
         Args:
             addresses: any number of either family; the first of a family is what the host sends from.
@@ -61,21 +68,86 @@ class Topology:
             down: the same for what reaches it.
             queue_bytes: bytes that may wait for either; a packet that finds no room is dropped, but never one of the
                 host's own TCP connections on its way out.
+            behind: what guards it. Behind a NAT its addresses of IPv4 are private: others behind other NATs may have
+                the same, and only those behind the same one reach it by them. Its addresses of IPv6 are public always.
 
         Raises:
             ValueError: the name or an address is taken, or is no address.
         """
-        number = len(self._hosts) + 1
-        own = addresses or (f"1.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",)
+        nat = behind if isinstance(behind, Nat) else None
+        number = len(self._hosts) + 1 if nat is None else len(nat.members) + 2
+        own = addresses or (f"{1 if nat is None else 10}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",)
         own = tuple(str(ipaddress.ip_address(address)) for address in own)
         host = Host(self, name, own)
-        if name in self._hosts or not self._owners.keys().isdisjoint(own):
+        places = [(ip, self._owners if nat is None or ":" in ip else nat.members) for ip in own]
+        if name in self._hosts or any(ip in place for ip, place in places):
             raise ValueError(f"{host!r}: name or address taken")
         host.up_line = Line(up, queue_bytes) if up is not None else None
         host.down_line = Line(down, queue_bytes) if down is not None else None
         self._hosts[name] = host
-        self._owners.update(dict.fromkeys(own, host))
+        host.behind = behind
+        for ip, place in places:
+            place[ip] = host
         return host
+
+    def nat(
+        self,
+        name: str,
+        address: str,
+        rules: NatRules | None = None,
+        *,
+        behind: Nat | None = None,
+        firewall: Firewall | None = None,
+        **options: Any,
+    ) -> Nat:
+        """Add a NAT of IPv4, for hosts to be behind.
+
+        Args:
+            name: of no other NAT.
+            address: what it is reached by, and what whoever is behind it seems to send from.
+            rules: how it behaves.
+            behind: another NAT that it is behind, and among whose addresses its own is.
+            firewall: what guards the addresses of IPv6 of hosts behind it; None lets everything pass.
+            options: fields of `NatRules` that are not as in `rules`: `kind="symmetric"`, `hairpin=True` …
+
+        Raises:
+            TypeError: `NatRules` has no such field.
+            ValueError: the name or the address is taken, or is no address of IPv4, or a value has no meaning.
+        """
+        if name in self._nats:
+            raise ValueError(f"there is a NAT {name!r} already")
+        nat = Nat(self, name, "", replace(rules or NatRules(), **options))
+        nat.behind, nat.firewall = behind, firewall
+        self.move(nat, address)
+        self._nats[name] = nat
+        return nat
+
+    def firewall(self, *, open_ports: Iterable[int] = (), **options: Any) -> Firewall:
+        """Return a firewall, for hosts with public addresses to be behind.
+
+        Args:
+            open_ports: ports of TCP and UDP to which everybody may send.
+            options: the fields of `Memory`: `udp_idle=30.0` …
+
+        Raises:
+            TypeError: `Memory` has no such field.
+            ValueError: a value has no meaning.
+        """
+        return Firewall(self.loop, open_ports, Memory(**options))
+
+    def move(self, nat: Nat, address: str) -> None:
+        """Give a NAT an address, instead of the one that it has.
+
+        Raises:
+            ValueError: the address is taken, or is none of IPv4.
+        """
+        ip = str(ipaddress.IPv4Address(address))
+        place = self._owners if nat.behind is None else nat.behind.members
+        if place.get(ip, nat) is not nat:
+            raise ValueError(f"{ip} is taken")
+        place.pop(nat.address, None)
+        place[ip] = nat
+        nat.address = ip
 
     @property
     def hosts(self) -> list[Host]:
@@ -123,11 +195,22 @@ class Topology:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
 
     def owner(self, ip: str, here: Host) -> Host | None:
-        """Return the host that has an address, seen from a host: loopback addresses are its own."""
-        owner = self._owners.get(ip)
+        """Return the host that has an address, or the first behind it, seen from a host: its own are loopback ones."""
+        owner = self.found(ip, here)
         if owner is None and (is_loopback(ip) or is_unspecified(ip)):
             return here
-        return owner
+        return next(iter(owner.hosts), None) if isinstance(owner, Nat) else owner
+
+    def found(self, ip: str, here: Host) -> Host | Nat | None:
+        """Return who has an address, seen from a host: whoever is behind the same NAT comes first."""
+        nat = here.behind if isinstance(here.behind, Nat) else None
+        while nat is not None and ":" not in ip:
+            if ip in nat.members:
+                return nat.members[ip]
+            if ip == nat.address:
+                return nat
+            nat = nat.behind
+        return self._owners.get(ip)
 
     # Packets
 
@@ -135,20 +218,26 @@ class Topology:
         """Send a packet.
 
         Every packet of every host passes here with the addresses it has then, once for each time it is sent, and here
-        its target address becomes a path: what translates addresses or refuses packets does it here.
+        its target address becomes a path, or a crossing of NATs and firewalls.
         """
         ip = packet.target[0]
         path = packet.sender.routes.get(ip) or self.path_for(packet.sender, ip)
         path.send(packet)
 
-    def path_for(self, sender: Host, ip: str) -> Path:
-        """Return the path from a host to an address."""
-        path = sender.routes.get(ip)
-        if path is None:
-            path = self.path(sender, self.owner(ip, sender))
-            if path.target is not None:  # for a host may get the address later
-                sender.routes[ip] = path
-        return path
+    def path_for(self, sender: Host, ip: str) -> Path | Crossing:
+        """Return the path from a host to an address, or the crossing if one of them is behind something."""
+        way: Path | Crossing | None = sender.routes.get(ip)
+        if way is not None:
+            return way
+        found, owner = self.found(ip, sender), self.owner(ip, sender)
+        beside = isinstance(found, Host) and found.behind is sender.behind
+        if beside or (found is None and (owner is sender or sender.behind is None)):
+            way = self.path(sender, owner)
+        else:
+            way = Crossing(self, sender, ip)
+        if found is not None or owner is not None:  # for somebody may get the address later
+            sender.routes[ip] = way
+        return way
 
     @property
     def is_observed(self) -> bool:
@@ -188,8 +277,9 @@ class Topology:
 
         Reasons are "no route" (nobody has the address), "cut" (a partition, a black hole, an isolated host), "rule",
         "mtu", "queue" (no room before a line), "loss", "burst", "corrupt", "down" (the host has crashed), "port" (no
-        socket is there), "buffer" (the socket's is full), "closed" (the socket is closing) and "stranger" (a TCP
-        segment of no connection that its receiver has).
+        socket is there), "buffer" (the socket's is full), "closed" (the socket is closing), "stranger" (a TCP segment
+        of no connection that its receiver has), "nat" (it has no mapping, or filters, or forgot the connection) and
+        "firewall" (likewise).
         """
         if self.is_observed:
             for tap in self.taps:
