@@ -15,7 +15,7 @@ from aiolibp2p.host import Host as Libp2pHost
 from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.profile import TaskProfile, profile_tasks, unwakeable
 from aiolibp2p.sim.loop import LeftoverError, Schedule, SimLoop
-from aiolibp2p.sim.network import Host, Link, Rule, SimNet
+from aiolibp2p.sim.network import Firewall, Host, Link, Nat, Rule, SimNet
 from aiolibp2p.sim.network.boot import Boot, here
 from aiolibp2p.sim.network.faults import Hosts
 from aiolibp2p.sim.pcap import Capture
@@ -87,12 +87,51 @@ class World:
         Args:
             name: what others reach it by, too.
             addresses: of either family; the first of each is what it sends from.
-            options: as of `SimNet.host`.
+            options: as of `SimNet.host`: `behind=nat` …
 
         Raises:
             ValueError: the name or an address is taken.
         """
         return self.net.host(name, *addresses, **options)
+
+    def nat(self, name: str, address: str, **options: Any) -> Nat:
+        """Add a NAT, for machines to be behind: `world.host("alice", behind=world.nat("home", "203.0.113.1"))`.
+
+        Args:
+            name: of no other NAT.
+            address: the one of IPv4 that whoever is behind it has outside.
+            options: as of `SimNet.nat`: `kind="symmetric"`, `hairpin=True`, `udp_idle=30.0` …
+
+        Raises:
+            TypeError: there is no such option.
+            ValueError: the name or the address is taken, or a value has no meaning.
+        """
+        return self.net.nat(name, address, **options)
+
+    def firewall(self, **options: Any) -> Firewall:
+        """Return a firewall, for machines to be behind that keep their addresses: it lets in what they asked for.
+
+        Args:
+            options: as of `SimNet.firewall`: `open_ports=[4001]`, `udp_idle=30.0` …
+
+        Raises:
+            TypeError: there is no such option.
+            ValueError: a value has no meaning.
+        """
+        return self.net.firewall(**options)
+
+    def rebind(self, nat: Nat | Host, address: str | None = None) -> None:
+        """Let a NAT, or the one that a machine is behind, forget its mappings, and change its address if one is given.
+
+        What becomes of those behind it is told by `Nat.rebind`.
+
+        Raises:
+            ValueError: the machine is behind none, or the address is taken or none of IPv4.
+        """
+        device = nat.behind if isinstance(nat, Host) else nat
+        if device is None or isinstance(device, Firewall):
+            raise ValueError(f"{nat!r} is behind no NAT")
+        device.rebind(address)
 
     def link(self, a: Hosts, b: Hosts, *, oneway: bool = False, **options: Any) -> None:
         """Say how machines reach each other; in one direction only if `oneway`.

@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from aiolibp2p.sim import Host, Link, Trace, current_loop, current_net, run
-from aiolibp2p.sim.network import Nat, NatKind, NatRules, SimNet
+from aiolibp2p.sim import Host, Link, Trace, World, current_loop, current_net, run, run_world
+from aiolibp2p.sim.network import NatKind, NatRules
 from tests.support.datagrams import Mailbox, mailbox
+from tests.support.nats import KINDS, STUN, Address, behind, observed, slow_net
 
 MS = 1_000_000
 NS = 1_000_000_000
-KINDS: tuple[NatKind, ...] = get_args(NatKind)
 CONES = tuple(kind for kind in KINDS if kind != "symmetric")
-STUN = "198.51.100.1"
-Address = tuple[str, int]
-
-
-def slow_net() -> SimNet:
-    net = current_net()
-    net.set_link(Link(latency=0.050))
-    return net
-
-
-def behind(kind: NatKind, name: str = "home", address: str = "203.0.113.1", **options: Any) -> Nat:
-    return current_net().nat(name, address, kind=kind, **options)
-
-
-async def observed(box: Mailbox, server: Mailbox, to: Address) -> Address:
-    """Send from a mailbox and return where the server, at `to`, saw it come from."""
-    box.transport.sendto(b"who am I", to)
-    await current_loop().pass_time(0.2)
-    ip, port = server.received[-1][2]
-    return ip, port
 
 
 class Outside:
@@ -439,3 +421,72 @@ def test_the_same_seed_gives_the_same_ports_and_the_same_trace() -> None:
 
     assert digest(1) == digest(1)
     assert digest(1) != digest(2)
+
+
+def test_a_world_has_nats_and_firewalls() -> None:
+    async def main(world: World) -> None:
+        nat = world.nat("home", "203.0.113.1", kind="symmetric")
+        alice, bob = world.host("alice", behind=nat), world.host("bob", STUN, behind=world.firewall(open_ports=[7]))
+        box, server = await mailbox(alice), await mailbox(bob)
+        seen = []
+        for target in (nat, alice, alice):
+            seen.append(await observed(box, server, (STUN, 7)))
+            world.rebind(target, "203.0.113.2" if target is nat else None)
+        assert [ip for ip, _ in seen] == ["203.0.113.1", "203.0.113.2", "203.0.113.2"]
+        assert len(set(seen)) == 3
+        with pytest.raises(ValueError, match="behind no NAT"):
+            world.rebind(bob)
+
+    run_world(main)
+
+
+# Whatever happens
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["out", "in", "wait", "rebind"]), st.integers(0, 1), st.integers(0, 3)), max_size=30
+)
+PEERS = [(STUN, 1), (STUN, 2), ("198.51.100.2", 1), ("198.51.100.2", 2)]
+
+
+@settings(max_examples=60)
+@given(kind=st.sampled_from(KINDS), preserve=st.booleans(), steps=STEPS)
+def test_a_datagram_enters_if_and_only_if_the_rules_of_its_kind_say_so(
+    kind: NatKind, preserve: bool, steps: list[tuple[str, int, int]]
+) -> None:
+    async def main() -> None:
+        net, nat = current_net(), behind(kind, udp_idle=10.0, preserve_ports=preserve)
+        inside = [await mailbox(net.host(name, behind=nat), port=7) for name in ("alice", "carol")]
+        hosts = {ip: net.host(ip, ip) for ip in dict.fromkeys(ip for ip, _ in PEERS)}
+        outside = [await mailbox(hosts[ip], port=port) for ip, port in PEERS]
+        spoken: dict[tuple[int, int], int] = {}  # who inside has spoken to whom, and when that is forgotten
+        known: dict[tuple[int, int], Address] = {}  # as whom each was seen by each
+        for what, who, whom in steps:
+            now_ns = current_loop().time_ns()
+            living = {pair for pair, until_ns in spoken.items() if until_ns > now_ns}
+            if what == "wait":
+                await current_loop().pass_time(whom + 2)
+            elif what == "rebind":
+                nat.rebind()
+                spoken.clear()
+                known.clear()
+            elif what == "out":
+                inside[who].transport.sendto(b"out", PEERS[whom])
+                await current_loop().settle()
+                known[who, whom] = outside[whom].received[-1][2][:2]
+                spoken[who, whom] = now_ns + 10 * NS
+            elif known:
+                # Somebody sends to where it, or another, has seen somebody who is inside.
+                to = sorted(known.values())[who % len(known)]
+                before = [len(box.received) for box in inside]
+                outside[whom].transport.sendto(b"in", to)
+                await current_loop().settle()
+                grown = {number for number, box in enumerate(inside) if len(box.received) > before[number]}
+                allowed = {(one, peer) for one, peer in living if known[one, peer] == to}
+                if kind == "restricted":
+                    allowed = {(one, peer) for one, peer in allowed if PEERS[peer][0] == PEERS[whom][0]}
+                elif kind != "full-cone":
+                    allowed &= {(0, whom), (1, whom)}
+                assert grown == {one for one, _ in allowed}
+                assert len(grown) <= 1
+
+    run(main)
