@@ -13,7 +13,22 @@ from aiolibp2p.sim.loop import (
     current_net,
     run,
 )
-from aiolibp2p.sim.network import Connection, Host, InFlight, Link, Packet, Path, Rule, SimNet, Tap, Tuning, Verdict
+from aiolibp2p.sim.network import (
+    Connection,
+    Firewall,
+    Host,
+    InFlight,
+    Link,
+    Nat,
+    NatRules,
+    Packet,
+    Path,
+    Rule,
+    SimNet,
+    Tap,
+    Tuning,
+    Verdict,
+)
 from aiolibp2p.sim.runtime import HostNet, SeededEntropy, sim_runtime
 from aiolibp2p.sim.testing import sim_test
 from aiolibp2p.sim.trace import Trace, first_divergence
@@ -23,6 +38,7 @@ __all__ = [
     "Connection",
     "DeadlockError",
     "EscapeError",
+    "Firewall",
     "Host",
     "HostNet",
     "InFlight",
@@ -30,6 +46,8 @@ __all__ = [
     "LeftoverError",
     "Link",
     "LivelockError",
+    "Nat",
+    "NatRules",
     "Packet",
     "Path",
     "Rule",

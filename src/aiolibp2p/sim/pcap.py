@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from aiolibp2p.sim.network.datagram import PortUnreachable
-from aiolibp2p.sim.network.endpoint import Endpoint, TcpPacket
+from aiolibp2p.sim.network.endpoint import TcpPacket
 from aiolibp2p.sim.network.packet import Address, Packet
 from aiolibp2p.sim.network.tap import Seen, Tap
 from aiolibp2p.sim.scheduler import EPOCH_NS, NS
@@ -118,7 +118,7 @@ class Capture(Tap):
     def _tcp(self, packet: TcpPacket) -> Iterator[bytes]:
         names = packet.source, packet.target
         if packet.flags in ("syn", "syn ack") or names not in self._ways:
-            self._ways[names] = _Way(packet)
+            self._ways[names] = _Way()
         acknowledged, sequence = self._ways[names].numbers(packet)
         flags, left = _FLAGS[packet.flags], packet.payload
         while True:
@@ -134,26 +134,18 @@ class Capture(Tap):
 class _Way:
     """One direction of a connection: what has been sent, and what its sender has of the other direction."""
 
-    def __init__(self, packet: TcpPacket) -> None:
-        self._end = _end_of(packet)
+    def __init__(self) -> None:
         self._next = 0
         self._acknowledged = 0
 
     def numbers(self, packet: TcpPacket) -> tuple[int, int]:
         """Return the acknowledgement and the sequence number of a packet."""
         if packet.flags != "syn":
-            incoming: Any = self._end.incoming if self._end is not None else None
-            heard = incoming._arrived + incoming.eof if incoming is not None else 0
-            self._acknowledged = max(self._acknowledged, 1 + heard)
+            self._acknowledged = max(self._acknowledged, packet.acknowledges)
         sequence = packet.sequence if packet.payload or packet.flags == "fin ack" else self._next
         used = len(packet.payload) + (packet.flags in ("syn", "syn ack", "fin ack"))
         self._next = max(self._next, sequence + used)
         return self._acknowledged, sequence
-
-
-def _end_of(packet: TcpPacket) -> Endpoint | None:
-    ends = (end for end in packet.sender.endpoints if (end.address, end.peer_address) == (packet.source, packet.target))
-    return next(ends, None)
 
 
 def _other(packet: Packet) -> bytes:

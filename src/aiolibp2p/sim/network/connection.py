@@ -150,8 +150,8 @@ class Connection:
                 self._loop.call_at_ns(sent_ns + (NS << tries), again)
             lost = True
 
-        def arrive() -> None:
-            self._syn_arrives(syn, lose)
+        def arrive(arrived: Packet) -> None:
+            self._syn_arrives(arrived, lose)
 
         if self.client.closed or self._connected.done():
             return

@@ -130,7 +130,7 @@ class _Guarded(Packet):
     __slots__ = ()
 
     def arrive(self) -> None:
-        """Arrive if nothing refuses it; whoever has seen it on its way finds it unchanged, unless it is a SYN."""
+        """Arrive if nothing refuses it; whoever has seen it on its way finds it unchanged."""
         net, ip, sender = self.path.net, self.target[0], self.sender
         gate, flow = net.found(ip, sender), Flow.entering(self)
         while isinstance(gate, Nat):
@@ -146,8 +146,7 @@ class _Guarded(Packet):
         if guard is not None and not guard.enter(flow):
             net.drop(self, guard.reason)
             return
-        # A connection takes its server's end from the very SYN that its client sent.
-        inner = self if self.flags == "syn" else self.copied()
+        inner = self.copied()
         assert isinstance(inner, _Guarded)  # a copy is of its original's type
         if gate is not self.path.target:  # the port stood for another host when the packet left
             inner.path = net.path(sender, gate)

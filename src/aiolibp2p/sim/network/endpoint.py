@@ -64,7 +64,7 @@ class TcpPacket(Packet):
         """Reach the end it is for, if its addresses still lead there; a host that was started again resets it."""
         to = self.to
         if to is None:
-            self._on_arrival(*self._arguments)
+            self._on_arrival(self)
         elif to.host is not self.path.target or to.address != self.target or to.peer_address != self.source:
             self.path.net.drop(self, "stranger")
         elif not to.vanished:
