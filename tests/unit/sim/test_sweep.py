@@ -55,11 +55,22 @@ def test_a_sweep_that_is_interrupted_leaves_no_process(monkeypatch: pytest.Monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
+    processes: list[int] = []
+    fork = os.fork
+
+    def noted() -> int:
+        process = fork()
+        processes.append(process)
+        return process
+
+    monkeypatch.setattr(os, "fork", noted)
     monkeypatch.setattr(module, "_collect", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sweep(waits, range(2), 2)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert len(processes) == 2
+    for process in processes:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(process, os.WNOHANG)
 
 
 def test_a_sweep_has_a_process_for_each_processor() -> None:
