@@ -206,5 +206,5 @@ def test_streams_without_a_second_process_are_one_line(
 
 
 def test_every_example_runs_in_a_test() -> None:
-    elsewhere = {"hello", "simulate_http", "simulate_libp2p"}
+    elsewhere = {"hello", "simulate_http", "simulate_libp2p", "why_close_never_waits"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == elsewhere | {"first_light", "streams"}

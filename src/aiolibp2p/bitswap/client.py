@@ -67,7 +67,8 @@ class Client:
                     session.deliver(wanted, data)
         if message.presences:
             self.core.received_presences(peer_id, message.presences, now)
-        self.settle()
+        # Once for all that has come in this turn: some peers send a message for each block.
+        self._soon()
 
     def progress(self, peer_id: PeerId, n_bytes: int) -> None:
         """Take note that part of a message has come."""
