@@ -27,7 +27,7 @@ from aiolibp2p.sansio.bitswap.wants import Batch, Waiting
 
 P = TypeVar("P", bound=Hashable)
 
-BATCHES_AHEAD = 4
+BATCHES_AHEAD = 8
 """Batches of one peer that are loaded or written at a time; when half have left, as many are loaded in one go."""
 
 
