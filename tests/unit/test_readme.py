@@ -1,10 +1,11 @@
-"""The README says what is so. `python tests/unit/test_readme.py` puts the table of measurements into it."""
+"""The README says what is so. `python tests/unit/test_readme.py` puts the tables of measurements into it."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,7 @@ from aiolibp2p.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
-MEASURED = "benchmarks/results/versus.json"
-TABLE = re.compile(r"(?<=<!-- versus -->\n).*?(?=\n<!-- /versus -->)", re.DOTALL)
+MEASURED = "benchmarks/results"
 STACKS = ("aiolibp2p (uvloop)", "aiolibp2p (asyncio)", "go-libp2p", "js-libp2p")
 ROWS = ("upload", "streams", "streams-32", "ping", "dial-identify")
 RUN = "import sys; from aiolibp2p.cli import main; sys.exit(main())"
@@ -39,6 +39,13 @@ def shape(text: str) -> str:
     return re.sub(r" *\d[\d,.]*( [kMG]B(?!\w))?", " N", text)
 
 
+def shown(name: str) -> str:
+    """Return the part of the README that is filled in under this name."""
+    found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
 def table(report: dict[str, Any]) -> str:
     """Return the medians of a report as the README's table."""
 
@@ -56,15 +63,58 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def measured() -> dict[str, Any] | None:
+def content_table(fetch: dict[str, Any], add: dict[str, Any], silence: dict[str, Any]) -> str:
+    """Return what was measured of blocks and files as the README's second table."""
+    rows = {name: row["medians"] for name, row in fetch["rows"].items()}
+    ours, helia = "aiolibp2p from aiolibp2p", "Helia from Helia"
+    n_bytes = fetch["method"]["size_bytes"] // 1_000_000
+    file = f"a file of {n_bytes} MB between two nodes and to disk, every block verified"
+    client = f"boxo's client fetches {n_bytes} MB"
+    lines = [
+        "| MB/s | aiolibp2p | beside it in the same run |",
+        "|---|---:|---|",
+        f"| {file}, blocks of 256 KiB | {rows['file'][ours]:.0f} | Helia, in memory: {rows['file'][helia]:.0f} |",
+        f"| the same, blocks of 16 KiB | {rows['file-16k'][ours]:.0f} | Helia: {rows['file-16k'][helia]:.0f} |",
+    ]
+    for name, size in (("blocks", "256 KiB"), ("blocks-16k", "16 KiB")):
+        from_us, from_boxo = (rows[name][f"boxo from {who}"] for who in ("aiolibp2p", "boxo"))
+        lines.append(f"| {client}, blocks of {size} | {from_us:.0f} | from boxo, in memory: {from_boxo:.0f} |")
+    added, copied = (
+        statistics.median(sample["value"] for sample in add["samples"][who])
+        for who in ("aiolibp2p add", "the disk alone")
+    )
+    mute, unread = (silence["modes"][mode]["median_ratio"] for mode in ("mute", "unread"))
+    peers = silence["work"]["peers"]
+    lines += [
+        f"| `add` of {add['method']['size_bytes'] / 1e9:g} GB | {added:.0f} | a plain durable copy: {copied:.0f} |",
+        "",
+        f"The rate of an honest peer beside {peers} that ask for blocks and fall silent, by its rate without them:",
+        f"{mute:.3f} where they never answer the negotiation, {unread:.3f} where they never read.",
+    ]
+    return "\n".join(lines)
+
+
+def measured(name: str) -> dict[str, Any] | None:
     """Return the report that is in git, or without git the file; what a run at home left beside it is no claim."""
-    listed = subprocess.run(["git", "show", f":{MEASURED}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    where = f"{MEASURED}/{name}.json"
+    listed = subprocess.run(["git", "show", f":{where}"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode == 0:
         return json.loads(listed.stdout)  # type: ignore[no-any-return]
-    path = ROOT / MEASURED
+    path = ROOT / where
     if (ROOT / ".git").exists() or not path.exists():
         return None
     return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def tables() -> dict[str, str]:
+    """Return both tables as they have to be."""
+    versus, *content = (measured(name) for name in ("versus", "fetch", "add", "silence"))
+    fetch, add, silence = content
+    whole = fetch is not None and add is not None and silence is not None
+    return {
+        "versus": "Not measured yet." if versus is None else table(versus),
+        "content": content_table(fetch, add, silence) if whole else "Not measured yet.",  # type: ignore[arg-type]
+    }
 
 
 @pytest.mark.sockets
@@ -119,11 +169,9 @@ def test_the_commands_of_the_readme_print_what_it_says(capsys: pytest.CaptureFix
     assert process.returncode == 0
 
 
-def test_the_table_of_the_readme_is_what_was_measured() -> None:
-    shown = TABLE.search(README.read_text(encoding="utf-8"))
-    assert shown is not None
-    report = measured()
-    assert shown[0] == ("Not measured yet." if report is None else table(report))
+@pytest.mark.parametrize("name", ["versus", "content"])
+def test_the_tables_of_the_readme_are_what_was_measured(name: str) -> None:
+    assert shown(name) == tables()[name]
 
 
 def test_the_table_shows_the_medians_and_a_dash_for_what_was_not_run() -> None:
@@ -142,5 +190,6 @@ def test_the_table_shows_the_medians_and_a_dash_for_what_was_not_run() -> None:
 
 if __name__ == "__main__":
     text = README.read_text(encoding="utf-8")
-    report = json.loads((ROOT / MEASURED).read_text(encoding="utf-8"))
-    README.write_text(TABLE.sub(lambda _: table(report), text), encoding="utf-8")
+    for name, content in tables().items():
+        text = text.replace(shown(name), content)
+    README.write_text(text, encoding="utf-8")
