@@ -40,8 +40,10 @@ unit: $(VENV)/.test-installed
 sim: $(VENV)/.test-installed
 	@$(PY) -m pytest tests/sim
 
+# What `make test` runs a part of: every point of the cancellation sweep, and all fourteen days of the re-enactment.
 sweep: $(VENV)/.test-installed
 	@$(PY) -m tests.sim.cancellation_sweep
+	@$(PY) examples/why_close_never_waits.py
 
 interop: $(VENV)/.test-installed peers
 	@$(PY) -m pytest tests/interop
