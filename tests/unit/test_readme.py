@@ -1,4 +1,4 @@
-"""The README says what is so. `python tests/unit/test_readme.py` puts the tables of measurements into it."""
+"""The README says what is so. `python tests/unit/test_readme.py` fills in its tables, from results that are in git."""
 
 from __future__ import annotations
 
