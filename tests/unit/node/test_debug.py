@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,26 +13,12 @@ import pytest
 from aiolibp2p import Timeouts
 from aiolibp2p.errors import StorageError
 from aiolibp2p.node.access import Access
-from aiolibp2p.node.daemon import Node, running_node
 from aiolibp2p.node.debug import ask_daemon
-from aiolibp2p.node.repo import Repo
-from aiolibp2p.node.rpc import Rpc
 from aiolibp2p.profile import TaskAges
 from tests.support.loops import start, turns
-
-TIMEOUTS = Timeouts()
+from tests.support.nodes import TIMEOUTS, serving
 
 pytestmark = pytest.mark.sockets
-
-
-@asynccontextmanager
-async def serving(path: Path) -> AsyncIterator[tuple[Node, Access]]:
-    """Run a node with its RPC."""
-    with Repo.open(path, create=True) as repo:
-        async with running_node(repo, []) as node, Rpc(repo, node, TIMEOUTS):
-            access = Access.read(path)
-            assert access is not None
-            yield node, access
 
 
 async def ask(path: Path, access: Access, *, unwakeable: bool = False) -> tuple[str, Any]:

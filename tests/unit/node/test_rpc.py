@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, FormData
 
-from aiolibp2p import Cid, Timeouts
+from aiolibp2p import Cid
 from aiolibp2p.blocks import Blockstore
 from aiolibp2p.blocks.cid import DAG_PB, IDENTITY, SHA2_512
 from aiolibp2p.errors import BlockNotFoundError, DeadlineError, InvalidValueError, StorageError
@@ -23,22 +21,12 @@ from aiolibp2p.node.daemon import Node, running_node
 from aiolibp2p.node.remote import RemoteBlockstore
 from aiolibp2p.node.repo import Repo
 from aiolibp2p.node.rpc import BLOCK_BYTES_MAX, Rpc
+from tests.support.nodes import TIMEOUTS, serving
 
 BLOCKS = [(Cid.from_data(data), data) for data in (b"", b"a", bytes(300_000))]
 MISSING = Cid.from_data(b"nobody has this")
-TIMEOUTS = Timeouts()
 
 pytestmark = pytest.mark.sockets
-
-
-@asynccontextmanager
-async def serving(path: Path) -> AsyncIterator[tuple[Node, Access]]:
-    """Run a node with its RPC."""
-    with Repo.open(path, create=True) as repo:
-        async with running_node(repo, []) as node, Rpc(repo, node, TIMEOUTS):
-            access = Access.read(path)
-            assert access is not None
-            yield node, access
 
 
 async def ask(access: Access, path: str, method: str = "POST", **arguments: Any) -> tuple[int, Any]:
