@@ -18,6 +18,18 @@ class Timeouts:
     """One address, from TCP to the muxer: the next address is tried."""
     dial_private_address: float = 5.0
     """The same for loopback and private addresses."""
+    dial_backoff: float = 5.0
+    """An address whose dial failed is left alone for this long, unless the caller names it."""
+    dial_backoff_step: float = 1.0
+    """That grows by this, times the square of the failures before."""
+    dial_backoff_max: float = 300.0
+    """The longest such back-off."""
+    dialled_address: float = 7 * 86400.0
+    """An address where a peer was reached is remembered for this long after its last connection."""
+    recent_address: float = 900.0
+    """An address that a peer said it has is remembered for this long after its last connection."""
+    found_address: float = 3600.0
+    """An address that others say a peer has is remembered for this long."""
     upgrade: float = 15.0
     """Security and muxer, either side: the socket is dropped."""
     negotiate: float = 10.0
@@ -107,7 +119,11 @@ class Limits:
     early_streams: int = 10
     """Streams opened before the peer's first frame (js-libp2p drops the connection at more)."""
     addresses_remembered: int = 1024
-    """Peers whose addresses, and addresses whose ways, a host without a peerstore remembers."""
+    """Addresses that are backing off, and addresses whose ways, that are remembered: the oldest goes first."""
+    peers_remembered: int = 4096
+    """Peers without a connection that the peerstore knows: those of least worth go first."""
+    peerstore_bytes: int = 16 << 20
+    """What they take in memory, about: as above."""
     ping_streams: int = 2
     """Inbound ping streams of one peer: a further one is reset."""
     events: int = 1024
