@@ -25,6 +25,7 @@ from aiolibp2p.net.events import (
     InboundFailed,
     PeerIdentified,
 )
+from aiolibp2p.net.peerstore import Peerstore
 from aiolibp2p.net.profile import HostProfile, profile_connection
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.net.swarm import Swarm
@@ -32,7 +33,7 @@ from aiolibp2p.net.tasks import Tasks, begin, begun
 from aiolibp2p.profile import profile_tasks
 from aiolibp2p.protocols import identify, perf, ping
 from aiolibp2p.runtime import Clock, Runtime
-from aiolibp2p.sansio.identify import Identify, reachable_addresses
+from aiolibp2p.sansio.identify import Identify
 from aiolibp2p.sansio.multistream import encode_message
 from aiolibp2p.sansio.yamux import RESOURCE_LIMIT
 from aiolibp2p.version import AGENT
@@ -60,6 +61,7 @@ class Host:
         limits: how much may be held.
         agent: what identify says of this program.
         serve_perf: whether peers may measure throughput here.
+        peerstore: what is known of peers; it stays the caller's. None begins with nothing, and forgets with the host.
     """
 
     def __init__(  # noqa: PLR0913  every option of a host is one of these, by keyword
@@ -74,6 +76,7 @@ class Host:
         limits: Limits | None = None,
         agent: str = AGENT,
         serve_perf: bool = False,
+        peerstore: Peerstore | None = None,
     ) -> None:
         if tuple(transports) != ("tcp",) or tuple(security) != ("noise",):
             raise LocalProtocolError("this version has the transport tcp and the security noise, and nothing else")
@@ -86,7 +89,7 @@ class Host:
         self._handlers: dict[str, Handler | Callable[[Stream], None]] = {}
         self._callbacks: set[str] = set()
         self._watchers: list[Callable[[PeerId], None]] = []
-        self._known: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        self._peerstore = peerstore
         self._entered: asyncio.Task[object] | None = None
         self._crash: BaseException | None = None
         self._cancelled = False
@@ -112,10 +115,18 @@ class Host:
         self._entered = asyncio.current_task()
         self._tasks = Tasks(loop, self.crashed)
         self._events = Events(loop, self.limits.events)
-        swarm = self._swarm_ = Swarm(
-            key=key, runtime=runtime, limits=self.limits, timeouts=self.timeouts, user=self, tasks=self._tasks
-        )
         self._clock = runtime.clock
+        if self._peerstore is None:
+            self._peerstore = Peerstore(runtime.clock, limits=self.limits, timeouts=self.timeouts)
+        swarm = self._swarm_ = Swarm(
+            key=key,
+            runtime=runtime,
+            limits=self.limits,
+            timeouts=self.timeouts,
+            user=self,
+            tasks=self._tasks,
+            peerstore=self._peerstore,
+        )
         self._ping_responder = ping.PingResponder(self.limits)
         self._pinger = ping.PingInitiator(runtime.clock, runtime.entropy.fork("ping"), self.timeouts)
         self._identifier = identify.Identifier(
@@ -202,6 +213,11 @@ class Host:
         """The clock that this host lives by."""
         self._swarm  # noqa: B018  raises before the start
         return self._clock
+
+    @property
+    def peerstore(self) -> Peerstore:
+        """What this host knows of peers, and where the user gives it addresses of some."""
+        return self._swarm.peerstore
 
     @property
     def addresses(self) -> list[Multiaddr]:
@@ -311,11 +327,11 @@ class Host:
                 return connection
             if peer_id == swarm.peer_id:
                 raise LocalProtocolError("a host does not dial itself", stage="dial")
-            known = self._known.get(peer_id, ())
-            addresses = known if address is None else (address, *(other for other in known if other != address))
+            known = swarm.peerstore.addresses(peer_id)
+            addresses = known if address is None else [address, *(other for other in known if other != address)]
         else:
             assert address is not None  # a target is one or the other
-            addresses = (address,)
+            addresses = [address]
         return await swarm.connect(peer_id, addresses)
 
     async def disconnect(self, target: Target) -> None:
@@ -437,13 +453,21 @@ class Host:
 
     def on_connection(self, connection: Connection) -> None:
         """Ask the peer of a new connection what it is."""
+        peerstore = self._swarm.peerstore
+        peerstore.connected(connection.peer_id)
         if connection.direction == "outbound":
-            self._learn(connection.peer_id, (connection.remote_address,))
+            peerstore.dial_succeeded(connection.peer_id, connection.remote_address)
         self._identifier.ask(connection)
         self._events.put(ConnectionOpened(connection))
 
     def on_connection_ended(self, connection: Connection, error: Libp2pError) -> None:
         """Forget a connection."""
+        peer_id, peerstore = connection.peer_id, self._swarm.peerstore
+        if connection.refused:
+            # A refusal outweighs what the peer said it accepts.
+            believed = peerstore.protocols(peer_id)
+            peerstore.set_protocols(peer_id, [name for name in believed if name not in connection.refused])
+        peerstore.disconnected(peer_id)
         self._identifier.forget(connection)
         self._pinger.forget(connection)
         if not self._swarm.connections_to(connection.peer_id):
@@ -473,16 +497,8 @@ class Host:
 
     def on_identified(self, connection: Connection, said: Identify) -> None:
         """Remember what a peer said."""
-        self._learn(connection.peer_id, reachable_addresses(said.listen_addresses, connection.remote_address))
+        self._swarm.peerstore.identified(connection.peer_id, said, connection.remote_address)
         self._events.put(PeerIdentified(connection, said))
-
-    def _learn(self, peer_id: PeerId, addresses: Sequence[Multiaddr]) -> None:
-        """Remember where a peer was reached, or says that it can be; the peer learnt of longest ago makes room."""
-        known = self._known.pop(peer_id, ())
-        merged = dict.fromkeys((*known, *(address.without_peer_id() for address in addresses)))
-        self._known[peer_id] = tuple(merged)[: self.limits.identify_addresses]
-        if len(self._known) > self.limits.addresses_remembered:
-            del self._known[next(iter(self._known))]
 
 
 def _parse_target(target: Target) -> tuple[PeerId | None, Multiaddr | None]:

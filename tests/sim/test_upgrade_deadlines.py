@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from aiolibp2p import Host, Timeouts
+from aiolibp2p import Host, Multiaddr, Timeouts
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError, DialError
 from aiolibp2p.net.events import InboundFailed
+from aiolibp2p.net.known import Source
 from aiolibp2p.sansio.multistream import proposal
 from aiolibp2p.sansio.noise import PROTOCOL as NOISE
 from aiolibp2p.sim import Link, current_loop, current_net, sim_runtime
@@ -121,7 +122,7 @@ async def test_a_dial_over_many_addresses_ends_at_dial() -> None:
     """T19: however many addresses are silent."""
     async with sim_host("ours") as host, raw_peer() as peer:
         addresses = [f"/ip4/9.9.9.{n}/tcp/4001" for n in range(10)]
-        host._learn(peer.peer_id, [host.addresses[0].__class__(address) for address in addresses])
+        host.peerstore.add_addresses(peer.peer_id, map(Multiaddr, addresses), source=Source.GIVEN)
         with pytest.raises(DialError) as caught:
             await host.connect(peer.peer_id)
         assert current_loop().time_ns() == 60 * NS
@@ -137,7 +138,7 @@ async def test_a_dial_over_many_addresses_ends_at_dial() -> None:
 async def test_the_next_address_is_tried_after_one_that_is_silent() -> None:
     async with sim_host("ours") as host, raw_peer() as peer:
         silent = f"/ip4/9.9.9.9/tcp/4001/p2p/{peer.peer_id}"
-        host._learn(peer.peer_id, [host.addresses[0].__class__(peer.address)])
+        host.peerstore.add_addresses(peer.peer_id, [Multiaddr(peer.address)], source=Source.GIVEN)
         connection = await host.connect(silent)
         assert current_loop().time_ns() == 15 * NS
         assert str(connection.remote_address) in peer.address

@@ -16,6 +16,7 @@ from aiolibp2p.net import tcp
 from aiolibp2p.net.connection import Connection, ConnectionFacts, StreamCounts
 from aiolibp2p.net.dial import Dialer, OutboundLink
 from aiolibp2p.net.link import MUXERS, Link, ReceiveBuffer
+from aiolibp2p.net.peerstore import Peerstore
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.net.tasks import Tasks, begin, begun
 from aiolibp2p.net.upgrade import Upgrade
@@ -73,12 +74,21 @@ class Swarm:
     """All sockets of a host."""
 
     def __init__(
-        self, *, key: PrivateKey, runtime: Runtime, limits: Limits, timeouts: Timeouts, user: SwarmUser, tasks: Tasks
+        self,
+        *,
+        key: PrivateKey,
+        runtime: Runtime,
+        limits: Limits,
+        timeouts: Timeouts,
+        user: SwarmUser,
+        tasks: Tasks,
+        peerstore: Peerstore,
     ) -> None:
         self.peer_id = key.public.peer_id
         self.runtime = runtime
         self.limits = limits
         self.timeouts = timeouts
+        self.peerstore = peerstore
         self.clock = runtime.clock
         self.loop = asyncio.get_running_loop()
         self.receive_buffer = ReceiveBuffer()

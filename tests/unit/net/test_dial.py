@@ -8,6 +8,7 @@ import pytest
 
 from aiolibp2p import Limits, Multiaddr
 from aiolibp2p.errors import ConnectionEndedError, DialError, LimitError, LocalProtocolError
+from aiolibp2p.net.known import Source
 from aiolibp2p.sim import Link, current_loop, current_net
 from tests.support.hosts import other_tasks, raw_peer, sim_host, two_hosts
 from tests.support.raw import NS, RawLink
@@ -112,7 +113,7 @@ async def test_every_failure_is_told_by_its_address() -> None:
     async with sim_host("ours") as host, raw_peer() as peer:
         refused = Multiaddr(f"/ip4/{peer.ip}/tcp/1")
         other = Multiaddr("/ip4/9.9.9.9/udp/4001/quic-v1")
-        host._learn(peer.peer_id, [refused, other])
+        host.peerstore.add_addresses(peer.peer_id, [refused, other], source=Source.GIVEN)
         with pytest.raises(DialError) as caught:
             await host.connect(peer.peer_id)
         assert list(caught.value.failures) == [str(refused), str(other)]
