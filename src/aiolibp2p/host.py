@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from types import TracebackType
 from typing import Self, overload
@@ -127,7 +127,7 @@ class Host:
             tasks=self._tasks,
             peerstore=self._peerstore,
         )
-        self._ping_responder = ping.PingResponder(self.limits)
+        self._ping_responder = ping.PingResponder(self.limits, self.refused)
         self._pinger = ping.PingInitiator(runtime.clock, runtime.entropy.fork("ping"), self.timeouts)
         self._identifier = identify.Identifier(
             key=key,
@@ -237,6 +237,15 @@ class Host:
         """Return what happens from now on, for `async for`; what a slow consumer loses is counted in `missed`."""
         self._swarm  # noqa: B018  raises before the start
         return self._events.subscribe()
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """How often each limit, a field of `Limits`, has refused, ended or dropped something; a live view.
+
+        A limit at which one merely waits, or that bounds a size, stays at 0.
+        """
+        self._swarm  # noqa: B018  raises before the start
+        return self._events.refusals
 
     def profile(self) -> HostProfile:
         """Return what this host does and waits for: its tasks, and the streams and tombstones of its connections.
@@ -396,7 +405,22 @@ class Host:
             connection, self._clock, upload_bytes=upload_bytes, download_bytes=download_bytes, progress=progress
         )
 
+    def protect(self, peer_id: PeerId, tag: str) -> None:
+        """Close no connection to a peer to make room for others, until all `tag`s given here are taken back.
+
+        A protected peer is refused like any other where a hard limit is reached.
+        """
+        self._swarm.protect(peer_id, tag)
+
+    def unprotect(self, peer_id: PeerId, tag: str) -> bool:
+        """Take back a protection; return whether another tag still protects the peer."""
+        return self._swarm.unprotect(peer_id, tag)
+
     # -- what the swarm calls ----------------------------------------------------------------------------------------
+
+    def refused(self, limit: str, count: int = 1, /) -> None:
+        """Count what a limit has refused, ended or dropped. For services on this host, too."""
+        self._events.refused(limit, count)
 
     def speaks(self, protocol: str) -> bool:
         """Whether inbound streams may ask for `protocol`."""
@@ -418,7 +442,8 @@ class Host:
             return
         counts, peer = self._swarm.counts, stream.connection._counts
         if counts.handlers >= self.limits.handlers or peer.handlers >= self.limits.handlers_per_peer:
-            self._swarm.refused_streams += 1
+            own = peer.handlers >= self.limits.handlers_per_peer
+            self.refused("handlers_per_peer" if own else "handlers")
             stream.reset(RESOURCE_LIMIT)
             return
         counts.handlers += 1

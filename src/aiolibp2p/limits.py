@@ -6,6 +6,7 @@ Numbers that a wire format fixes (a header's size, the largest Noise message) st
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,16 @@ class Timeouts:
     """An address that a peer said it has is remembered for this long after its last connection."""
     found_address: float = 3600.0
     """An address that others say a peer has is remembered for this long."""
+    dial_step: float = 0.25
+    """The next of several addresses is dialled this long after the one before, unless that has failed earlier."""
+    dial_private_step: float = 0.03
+    """The same for loopback and private addresses; public ones begin this long after them."""
+    dial_relay_delay: float = 0.5
+    """Addresses behind a relay are dialled this long after the direct ones."""
+    resolve: float = 10.0
+    """What a name in an address stands for, over all names that it leads to: the address has failed."""
+    interfaces: float = 5.0
+    """How long this machine's list of addresses is used before the system is asked again."""
     upgrade: float = 15.0
     """Security and muxer, either side: the socket is dropped."""
     negotiate: float = 10.0
@@ -66,6 +77,8 @@ class Timeouts:
     """A peer that stalled is not served for this long, doubling with each time, until it takes an answer."""
     backoff_max: float = 300.0
     """The longest such back-off."""
+    connection_grace: float = 20.0
+    """A connection younger than this is not closed to make room."""
     shutdown: float = 30.0
     """Leaving `async with Host`: what refuses to end is named and abandoned."""
     storage: float = 10.0
@@ -80,8 +93,24 @@ class Limits:
 
     connections: int = 1024
     """Connections in all: a new one is refused."""
+    connections_high: int = 960
+    """More connections than this: those of least use are closed, politely, until `connections_low` are left."""
+    connections_low: int = 768
+    """How many are left then, where that many may be closed: see `Host.protect` and `Timeouts.connection_grace`."""
     connections_per_peer: int = 8
     """Connections to one peer: a new one is refused."""
+    dials: int = 160
+    """Addresses being dialled, and names being looked up, in all: further ones wait for their turn."""
+    dials_per_peer: int = 8
+    """The same for one peer."""
+    dials_waiting: int = 1024
+    """Peers whose dial waits for its turn: a further one is refused."""
+    dial_addresses: int = 100
+    """Addresses and names looked at in one dial: further ones are left out."""
+    dns_depth: int = 32
+    """Names that lead to names: what comes behind is left out."""
+    dns_records: int = 100
+    """Records looked at of one answer, and addresses taken from it."""
     pending_inbound: int = 256
     """Inbound connections being upgraded: of the network that has most, a silent one, else the oldest, makes room."""
     streams_per_connection: int = 1024
@@ -168,3 +197,15 @@ class Limits:
     """Loaded blocks for peers that take nothing: the peer that has stalled longest is reset."""
     bitswap_bytes_per_second: int = 12_500
     """The slowest peer that is served: its unread bytes lengthen `Timeouts.bitswap_stall` at this rate."""
+
+
+class Refused(Protocol):
+    """Hears that a limit has refused, ended or dropped something; `Host.refusals` counts it."""
+
+    def __call__(self, limit: str, count: int = 1, /) -> None:
+        """Take note; `limit` is a field of Limits."""
+        ...
+
+
+def unheard(limit: str, count: int = 1, /) -> None:
+    """Take note of nothing: for a state machine whose refusals nobody counts."""

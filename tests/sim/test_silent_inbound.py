@@ -160,7 +160,7 @@ async def test_inbound_connections_that_never_speak(count: int, machines: int, p
         to_the_end = lived_ns.count(UPGRADE_NS)
         # An honest dial that was under way may have had the place of one of them.
         assert min(count, PENDING - len(others)) <= to_the_end
-        assert host._swarm.refused_connections == count - to_the_end
+        assert host.refusals["pending_inbound"] == count - to_the_end
         assert len(host.connections) == len(others)
         assert not host._swarm._pending_inbound
         assert not host._swarm._pending_of

@@ -17,6 +17,7 @@ from aiolibp2p.net.events import (
     Event,
     EventStream,
     InboundFailed,
+    LimitReached,
 )
 
 LISTEN_ADDRESS = "/ip4/127.0.0.1/tcp/0"
@@ -78,4 +79,6 @@ def _event_text(event: Event) -> str | None:
             return f"connection refused: {address}: {error}"
         case InboundFailed(error):
             return f"inbound connection failed: {error}"
+        case LimitReached(limit, count):
+            return f"limit {limit} reached: {count} times so far"
     return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError, Libp2pError, LimitError, LocalProtocolError
-from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.limits import Limits, Refused, Timeouts
 from aiolibp2p.net.deadlines import Deadlines
 from aiolibp2p.net.muxer import MuxedStream, Muxer
 from aiolibp2p.net.stream import Stream
@@ -42,7 +42,7 @@ class ConnectionOwner(Protocol):
     clock: Clock
     loop: asyncio.AbstractEventLoop
     counts: StreamCounts
-    refused_streams: int
+    refused: Refused
 
     def speaks(self, protocol: str) -> bool:
         """Whether inbound streams may ask for `protocol`."""
@@ -113,6 +113,7 @@ class Connection:
         self._streams: dict[int, Stream] = {}
         self._tombstones: dict[int, Stream] = {}
         self._inbound = self._outbound = 0
+        self._made_at = self._used_at = owner.clock.now()
         self._open_waiters: deque[asyncio.Future[None]] = deque()
         self._error: Libp2pError | None = None
         self._closed = owner.loop.create_future()
@@ -145,6 +146,26 @@ class Connection:
     def ended(self) -> Libp2pError | None:
         """Why the connection is over, or None while it is not."""
         return self._error
+
+    @property
+    def made_at(self) -> float:
+        """When the connection was made, on the host's monotonic clock."""
+        return self._made_at
+
+    @property
+    def used_at(self) -> float:
+        """When it was last of use, on the same clock: when its last stream ended; with streams, when something came."""
+        return self._muxer.received_at if self._streams else self._used_at
+
+    @property
+    def opened_streams(self) -> int:
+        """How many of its streams in use were opened by this host."""
+        return self._outbound
+
+    @property
+    def accepted_streams(self) -> int:
+        """How many of its streams in use were opened by the peer."""
+        return self._inbound
 
     async def open_stream(self, *protocols: str) -> Stream:
         """Open a stream for the first of `protocols` that the peer speaks.
@@ -179,7 +200,8 @@ class Connection:
             ConnectionEndedError: the connection is over.
         """
         if not self._may_open():
-            raise LimitError("yamux_ack_backlog", stage="open stream")
+            full = self._outbound >= self._limits.streams_per_connection
+            raise self._refusal("streams_per_connection" if full else "yamux_ack_backlog")
         return self._open(LazyInitiator(protocol), protocol)
 
     def close(self) -> None:
@@ -226,12 +248,16 @@ class Connection:
             raise self._error.with_traceback(None)
         limits = self._limits
         if self._owner.counts.streams >= limits.streams:
-            raise LimitError("streams", stage="open stream")
+            raise self._refusal("streams")
         if self._counts.streams >= limits.streams_per_peer:
-            raise LimitError("streams_per_peer", stage="open stream")
+            raise self._refusal("streams_per_peer")
         if self._muxer.going_away:
             raise ConnectionEndedError("it takes no new streams", by="remote", stage="open stream")
         return self._muxer.can_open and self._outbound < limits.streams_per_connection
+
+    def _refusal(self, limit: str) -> LimitError:
+        self._owner.refused(limit)
+        return LimitError(limit, stage="open stream")
 
     async def _wait_to_open(self) -> None:
         seconds = self._timeouts.open_stream
@@ -313,12 +339,15 @@ class Connection:
 
     def _admit(self, muxed: MuxedStream) -> Stream | None:
         limits, owner = self._limits, self._owner
-        if (
-            self._inbound >= limits.streams_per_connection
-            or self._counts.streams >= limits.streams_per_peer
-            or owner.counts.streams >= limits.streams
-        ):
-            owner.refused_streams += 1
+        limit = None
+        if self._inbound >= limits.streams_per_connection:
+            limit = "streams_per_connection"
+        elif self._counts.streams >= limits.streams_per_peer:
+            limit = "streams_per_peer"
+        elif owner.counts.streams >= limits.streams:
+            limit = "streams"
+        if limit is not None:
+            owner.refused(limit)
             muxed.reset(RESOURCE_LIMIT)
             return None
         stream = Stream(self, muxed, Responder(owner.speaks, owner.protocols), protocol="", inbound=True)
@@ -358,6 +387,8 @@ class Connection:
             self._outbound -= 1
         self._counts.streams -= 1
         self._owner.counts.streams -= 1
+        if not self._streams:
+            self._used_at = self._muxer.received_at
         if self._open_waiters:
             self._wake_openers()
         return True
@@ -372,6 +403,8 @@ class Connection:
         while len(self._tombstones) > limits.tombstones_per_connection or counts.tombstones > limits.tombstones:
             if not self._tombstones:
                 break
+            here = len(self._tombstones) > limits.tombstones_per_connection
+            self._owner.refused("tombstones_per_connection" if here else "tombstones")
             self._tombstones[next(iter(self._tombstones))].bury()
 
     def _remove(self, stream: Stream) -> None:

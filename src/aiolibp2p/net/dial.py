@@ -114,6 +114,7 @@ class Dialer:
         self._pessimistic[endpoint] = None
         if len(self._pessimistic) > self._swarm.limits.addresses_remembered:
             del self._pessimistic[next(iter(self._pessimistic))]
+            self._swarm.refused("addresses_remembered")
         return connection
 
     async def _connect(

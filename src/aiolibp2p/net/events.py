@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from aiolibp2p.errors import Libp2pError, LimitError
+from aiolibp2p.limits import Limits
 
 if TYPE_CHECKING:
     from aiolibp2p.identity.multiaddr import Multiaddr
@@ -63,16 +66,40 @@ class HandlerFailed:
     error: Exception
 
 
-Event = ConnectionOpened | ConnectionClosed | ConnectionRefused | InboundFailed | PeerIdentified | HandlerFailed
+@dataclass(frozen=True, slots=True)
+class LimitReached:
+    """A limit, a field of `Limits`, has refused, ended or dropped something: `count` times since the host began.
+
+    Only one of a limit waits for a consumer at a time, and says what is true when it is taken: however often a peer
+    runs into a limit, it pushes out no other event.
+    """
+
+    limit: str
+    count: int
+
+
+Event = (
+    ConnectionOpened
+    | ConnectionClosed
+    | ConnectionRefused
+    | InboundFailed
+    | PeerIdentified
+    | HandlerFailed
+    | LimitReached
+)
 
 
 class EventStream:
     """The events from now on, for one consumer; `missed` counts those it was too slow for."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, refusals: dict[str, int]) -> None:
         self.missed = 0
         self._loop = loop
-        self._events: deque[Event] = deque(maxlen=limit)
+        self._refusals = refusals
+        self._events: deque[Event | str] = deque(maxlen=limit)
+        """A name among them is that of a limit, until it is taken."""
+        self._limits: set[str] = set()
+        """The names among them."""
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
 
@@ -92,13 +119,30 @@ class EventStream:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._events.popleft()
+        event = self._events.popleft()
+        if not isinstance(event, str):
+            return event
+        self._limits.discard(event)
+        return LimitReached(event, self._refusals[event])
 
     def put(self, event: Event) -> None:
         """Add an event; the oldest makes room."""
-        if len(self._events) == self._events.maxlen:
+        self._append(event)
+
+    def put_limit(self, limit: str) -> None:
+        """Add that a limit was reached, unless that is still to be taken."""
+        if limit not in self._limits:
+            self._limits.add(limit)
+            self._append(limit)
+
+    def _append(self, event: Event | str) -> None:
+        events = self._events
+        if len(events) == events.maxlen:
             self.missed += 1
-        self._events.append(event)
+            self._refusals["events"] += 1
+            if events and isinstance(oldest := events[0], str):
+                self._limits.discard(oldest)
+        events.append(event)
         self._wake()
 
     def end(self) -> None:
@@ -112,17 +156,20 @@ class EventStream:
 
 
 class Events:
-    """Hands every event to every consumer that is still there."""
+    """Hands every event to every consumer that is still there, and counts what limits refuse."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int) -> None:
         self._loop = loop
         self._limit = limit
+        self._refusals = {field.name: 0 for field in fields(Limits)}
+        self.refusals: Mapping[str, int] = MappingProxyType(self._refusals)
+        """How often each limit has refused, ended or dropped something."""
         # Weak: a consumer that dropped its iterator must not be fed for ever.
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
 
     def subscribe(self) -> EventStream:
         """Return the events from now on."""
-        stream = EventStream(self._loop, self._limit)
+        stream = EventStream(self._loop, self._limit, self._refusals)
         self._streams.add(stream)
         return stream
 
@@ -130,6 +177,12 @@ class Events:
         """Tell all consumers."""
         for stream in tuple(self._streams):
             stream.put(event)
+
+    def refused(self, limit: str, count: int = 1, /) -> None:
+        """Count what a limit has refused, ended or dropped, and tell all consumers, each at its own pace."""
+        self._refusals[limit] += count
+        for stream in tuple(self._streams):
+            stream.put_limit(limit)
 
     def end(self) -> None:
         """End all iterations."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError, Libp2pError
-from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.limits import Limits, Refused, Timeouts
 from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.muxer import MuxedStream
 from aiolibp2p.net.upgrade import Upgrade
@@ -56,6 +56,7 @@ class LinkOwner(Protocol):
     clock: Clock
     loop: asyncio.AbstractEventLoop
     receive_buffer: ReceiveBuffer
+    refused: Refused
 
     def link_opened(self, link: Link) -> None:
         """Take note of a socket that was opened."""
@@ -220,7 +221,11 @@ class Link(asyncio.BufferedProtocol):
         owner, result = self._owner, self._result
         assert result is not None  # set with the channel
         self._session = yamux.YamuxSession(
-            initiator=self.initiator, limits=owner.limits, timeouts=owner.timeouts, now=owner.clock.now()
+            initiator=self.initiator,
+            limits=owner.limits,
+            timeouts=owner.timeouts,
+            now=owner.clock.now(),
+            refused=owner.refused,
         )
         if self._muxer_negotiation is None:
             self._keep_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +12,7 @@ from aiolibp2p.errors import ConnectionEndedError, DialError, Libp2pError, Limit
 from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
-from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.limits import Limits, Refused, Timeouts
 from aiolibp2p.net import tcp
 from aiolibp2p.net.connection import Connection, ConnectionFacts, StreamCounts
 from aiolibp2p.net.dial import Dialer, OutboundLink
@@ -19,6 +20,7 @@ from aiolibp2p.net.link import MUXERS, Link, ReceiveBuffer
 from aiolibp2p.net.peerstore import Peerstore
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.net.tasks import Tasks, begin, begun
+from aiolibp2p.net.trim import Candidate, choose
 from aiolibp2p.net.upgrade import Upgrade
 from aiolibp2p.runtime import Runtime, os_error_text
 from aiolibp2p.sansio import yamux
@@ -28,6 +30,10 @@ from aiolibp2p.sansio.noise import NoiseIdentity, NoiseResult
 
 class SwarmUser(Protocol):
     """What the swarm tells the host; none of it may wait."""
+
+    def refused(self, limit: str, count: int = 1, /) -> None:
+        """Count what a limit has refused, ended or dropped."""
+        ...
 
     def speaks(self, protocol: str) -> bool:
         """Whether inbound streams may ask for `protocol`."""
@@ -93,10 +99,7 @@ class Swarm:
         self.loop = asyncio.get_running_loop()
         self.receive_buffer = ReceiveBuffer()
         self.counts = StreamCounts()
-        self.refused_streams = 0
-        """Inbound streams that a limit refused."""
-        self.refused_connections = 0
-        """Connections that a limit refused."""
+        self.refused: Refused = user.refused
         self.entropy = runtime.entropy.fork("noise")
         self.noise = NoiseIdentity(key, self.entropy)
         self.speaks: Callable[[str], bool] = user.speaks
@@ -113,6 +116,9 @@ class Swarm:
         """The same by network, oldest first."""
         self._peers: dict[PeerId, _Peer] = {}
         self._connection_count = 0
+        self._protected: dict[PeerId, set[str]] = {}
+        """Why connections to these peers are not closed to make room."""
+        self._trim_timer: asyncio.TimerHandle | None = None
         self._servers: list[asyncio.Server] = []
         self._addresses: list[Multiaddr] = []
         self._closing = False
@@ -209,6 +215,7 @@ class Swarm:
         try:
             await begun()
             if self._connection_count >= self.limits.connections:
+                self.refused("connections")
                 raise LimitError("connections", stage="dial")
             connection = await self._dialer.dial(peer_id, addresses)
             if not outcome.done():
@@ -230,12 +237,66 @@ class Swarm:
             connection.close()
         return connections
 
+    def protect(self, peer_id: PeerId, tag: str) -> None:
+        """Close no connection to a peer to make room."""
+        self._protected.setdefault(peer_id, set()).add(tag)
+
+    def unprotect(self, peer_id: PeerId, tag: str) -> bool:
+        """Take back a protection; return whether another one is left."""
+        tags = self._protected.get(peer_id, set())
+        tags.discard(tag)
+        if tags:
+            return True
+        if self._protected.pop(peer_id, None) is not None and self._connection_count > self.limits.connections_high:
+            self._trim_at(self.clock.now())
+        return False
+
+    def _trim_at(self, when: float) -> None:
+        """Look at the connections then: in the next turn of the loop, as many may come in one."""
+        if self._closing or when == math.inf:
+            return
+        if self._trim_timer is not None:
+            if self._trim_timer.when() <= when:
+                return
+            self._trim_timer.cancel()
+        self._trim_timer = self.clock.call_at(when, self._trim)
+
+    def _trim(self) -> None:
+        """Close the connections that are of least use, where there are too many."""
+        self._trim_timer = None
+        limits, now = self.limits, self.clock.now()
+        trim = choose(
+            (
+                Candidate(
+                    connection=connection,
+                    peer=connection.peer_id,
+                    made_at=connection.made_at,
+                    used_at=connection.used_at,
+                    inbound=connection.direction == "inbound",
+                    opened_streams=connection.opened_streams,
+                    accepted_streams=connection.accepted_streams,
+                    protected=connection.peer_id in self._protected,
+                )
+                for connection in self.connections
+            ),
+            low=limits.connections_low,
+            high=limits.connections_high,
+            grace=self.timeouts.connection_grace,
+            now=now,
+        )
+        for connection in trim.close:
+            self.refused("connections_high")
+            connection._muxer.close(LimitError("connections_high", "closed to make room", stage="connection"))
+        self._trim_at(trim.again_at)
+
     async def close(self) -> None:
         """Stop listening and end everything; bounded by `Timeouts.connection_close`.
 
         Cancellation: the sockets are dropped.
         """
         self._closing = True
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
         for server in self._servers:
             server.close()
         gone = ConnectionEndedError("the host is leaving", by="local")
@@ -285,7 +346,7 @@ class Swarm:
         candidates = [link for links in self._pending_of.values() if len(links) == most for link in links]
         older = candidates[: len(candidates) // 2]
         dropped = next((link for link in older if not link.bytes_in), candidates[0])
-        self.refused_connections += 1
+        self.refused("pending_inbound")
         dropped.abort(LimitError("pending_inbound", stage=dropped.stage))
 
     def _not_pending(self, link: Link) -> None:
@@ -309,7 +370,7 @@ class Swarm:
         elif peer is not None and len(peer.connections) >= limits.connections_per_peer:
             limit = LimitError("connections_per_peer", stage="upgrade")
         if limit is not None:
-            self.refused_connections += 1
+            self.refused(limit.limit)
             link.abort(limit)
             self._user.on_refused(limit, remote)
             return None
@@ -328,6 +389,8 @@ class Swarm:
         connection = Connection(self, link, facts)
         peer.connections.append(connection)
         self._connection_count += 1
+        if self._connection_count > limits.connections_high:
+            self._trim_at(self.clock.now())
         link.connection = connection
         self._user.on_connection(connection)
         if isinstance(link, OutboundLink):

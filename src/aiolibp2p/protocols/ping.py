@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from aiolibp2p.entropy import Entropy
 from aiolibp2p.errors import DeadlineError, Libp2pError, RemoteProtocolError, StreamResetError
 from aiolibp2p.identity.peer_id import PeerId
-from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.limits import Limits, Refused, Timeouts
 from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.runtime import Clock
@@ -27,8 +27,9 @@ PAYLOAD_BYTES = 32
 class PingResponder:
     """Answers inbound ping streams, at most `Limits.ping_streams` of one peer."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, refused: Refused) -> None:
         self._limits = limits
+        self._refused = refused
         self._open: dict[PeerId, int] = {}
 
     def accept(self, stream: Stream) -> None:
@@ -36,6 +37,7 @@ class PingResponder:
         peer_id = stream.peer_id
         count = self._open.get(peer_id, 0)
         if count >= self._limits.ping_streams:
+            self._refused("ping_streams")
             stream.reset(RESOURCE_LIMIT)
             return
         self._open[peer_id] = count + 1

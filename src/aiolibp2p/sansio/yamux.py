@@ -20,10 +20,11 @@ from aiolibp2p.errors import (
     ConnectionEndedError,
     DeadlineError,
     Libp2pError,
+    LimitError,
     LocalProtocolError,
     RemoteProtocolError,
 )
-from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.limits import Limits, Refused, Timeouts, unheard
 
 Buffer = bytes | bytearray | memoryview
 
@@ -230,9 +231,11 @@ class YamuxStream:
 
 
 class YamuxSession:
-    """One session over a reliable byte stream; `initiator` opens odd ids."""
+    """One session over a reliable byte stream; `initiator` opens odd ids, `refused` hears of limits reached."""
 
-    def __init__(self, *, initiator: bool, limits: Limits, timeouts: Timeouts, now: float) -> None:
+    def __init__(
+        self, *, initiator: bool, limits: Limits, timeouts: Timeouts, now: float, refused: Refused = unheard
+    ) -> None:
         self.limits = limits
         self.timeouts = timeouts
         self.now = now
@@ -249,8 +252,7 @@ class YamuxSession:
         self.openable = False
         """Set when an open that had to wait may be tried again; the shell clears it."""
         self.round_trip: float | None = None
-        self.overruns = 0
-        """Streams reset because too much lay unread."""
+        self._refused = refused
         self._next_id = 1 if initiator else 2
         self._peer_parity = 0 if initiator else 1
         self._unacknowledged = 0
@@ -625,6 +627,7 @@ class YamuxSession:
             return
         if late + length > self.limits.forgotten_bytes:
             del self._forgotten[stream_id]
+            self._refused("forgotten_bytes")
             self._queue_control(WINDOW_UPDATE, RST, stream_id, 0)
         else:
             self._forgotten[stream_id] = late + length
@@ -656,7 +659,7 @@ class YamuxSession:
         held = (*self.streams.values(), *self._finished)
         longest = max(held, key=lambda stream: stream.unread_bytes, default=None)
         if longest is not None and longest.unread_bytes:
-            self.overruns += 1
+            self._refused("connection_unread_bytes")
             self._reset(longest, RESOURCE_LIMIT)
 
     def _remove(self, stream: YamuxStream) -> None:
@@ -676,6 +679,7 @@ class YamuxSession:
         forgotten = self._forgotten
         if len(forgotten) >= self.limits.forgotten_ids:
             del forgotten[next(iter(forgotten))]
+            self._refused("forgotten_ids")
         forgotten[stream.id] = 0
 
     def _drop_unread(self, stream: YamuxStream) -> None:
@@ -713,7 +717,9 @@ class YamuxSession:
         self._control.append(_pack(0, kind, flags, stream_id, length))
         self.control_bytes += HEADER_BYTES
         if self.control_bytes > self.limits.connection_control_bytes:
-            self._end(RemoteProtocolError("it asks without reading the answers", protocol="yamux", stage="connection"))
+            self._refused("connection_control_bytes")
+            message = "the peer asks without reading the answers"
+            self._end(LimitError("connection_control_bytes", message, stage="connection"))
 
     def _ping(self) -> None:
         self._ping_id = (self._ping_id + 1) & _MAX_U32

@@ -14,6 +14,7 @@ from aiolibp2p.sansio.yamux import RESOURCE_LIMIT, RST, SYN
 from aiolibp2p.sim import current_loop
 from tests.support.hosts import ECHO, raw_peer, sim_host
 from tests.support.raw import RawLink
+from tests.support.refusals import reached
 from tests.support.scripts import HEADED, initiating
 
 
@@ -39,7 +40,7 @@ async def test_an_inbound_connection_beyond_the_limit_is_refused() -> None:
         refused = [event for event in await happened(events) if isinstance(event, ConnectionRefused)]
         assert [event.error.limit for event in refused] == ["connections"]
         assert len(host.connections) == 2
-        assert host._swarm.refused_connections == 1
+        assert reached(host.refusals) == {"connections": 1}
         a.links[0].transport.abort()
         await current_loop().settle()
         assert (await c.dial(host.addresses[0])).ended_ns is None
@@ -113,7 +114,7 @@ async def test_inbound_streams_beyond_a_limit_are_reset_with_its_code(limit: str
         await current_loop().settle()
         resets = [frame for frame in link.frames if frame.flags & RST and frame.stream_id in numbers]
         assert [(frame.stream_id, frame.length) for frame in resets] == [(9, RESOURCE_LIMIT), (11, RESOURCE_LIMIT)]
-        assert host._swarm.refused_streams == 2
+        assert reached(host.refusals) == {limit: 2}
         assert len(host.connections[0].streams) == 4
         link.rst(1)
         await current_loop().settle()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from aiolibp2p.errors import ConnectionEndedError, DeadlineError, RemoteProtocolError
+from aiolibp2p.errors import ConnectionEndedError, DeadlineError, LimitError, RemoteProtocolError
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.sansio.yamux import (
     ACK,
@@ -30,6 +30,7 @@ from tests.unit.sansio.yamux_wire import (
     opening,
     ping,
     read_all,
+    refusals,
     sent,
     take,
     update,
@@ -153,8 +154,9 @@ def test_flood_of_pings_whose_answers_are_not_read_ends_the_session(pings: int, 
         take(session, ping(n))
     assert (session.terminated is not None) is ends
     if ends:
-        assert isinstance(session.terminated, RemoteProtocolError)
-        assert session.terminated.stage == "connection"
+        assert isinstance(session.terminated, LimitError)
+        assert (session.terminated.limit, session.terminated.stage) == ("connection_control_bytes", "connection")
+    assert refusals(session) == ({"connection_control_bytes": 1} if ends else {})
 
 
 def test_pings_whose_answers_leave_are_no_flood() -> None:
@@ -181,7 +183,7 @@ def test_flood_of_credit_and_resets_is_bounded_too(size: int) -> None:
         take(session, data(2 * n + 1, bytes(size), SYN))
         if session.terminated is None:
             session.streams[2 * n + 1].reset(1)
-    assert isinstance(session.terminated, RemoteProtocolError)
+    assert isinstance(session.terminated, LimitError)
     assert session.control_bytes <= 1200 + HEADER_BYTES
 
 
@@ -308,7 +310,7 @@ def test_frames_behind_the_end_by_a_flood_are_not_taken(cause: str) -> None:
     inner = b"".join(map(bytes, (update(11, flags=SYN), ping(2))))
     last = {"ping": ping(2), "reset": data(1, inner), "late": data(3, inner)}[cause]
     take(session, ping(1), last, update(13, flags=SYN), ping(3), data(13, b"x"))
-    assert isinstance(session.terminated, RemoteProtocolError)
+    assert isinstance(session.terminated, LimitError)
     assert {11, 13} & set(session.streams) == set()
     assert session.control_bytes <= 2 * HEADER_BYTES
     assert session._partial == b""

@@ -31,6 +31,7 @@ from tests.unit.sansio.yamux_wire import (
     pair,
     ping,
     read_all,
+    refusals,
     sent,
     take,
     update,
@@ -55,7 +56,7 @@ def test_longest_unread_stream_is_reset_when_too_much_lies_unread(extra: int, re
     session = listening(connection_unread_bytes=10_000)
     streams = [opened(session, stream_id) for stream_id in (1, 3, 5)]
     take(session, data(1, bytes(3000)), data(3, bytes(4500)), data(5, bytes(1500)), data(1, bytes(1000 + extra)))
-    assert session.overruns == resets
+    assert refusals(session) == ({"connection_unread_bytes": 1} if resets else {})
     assert session.unread_bytes == sum(stream.unread_bytes for stream in streams)
     assert session.unread_bytes == (5501 if resets else 10_000 + extra)
     assert [stream.reset_by for stream in streams] == [None, "local" if resets else None, None]
@@ -124,7 +125,8 @@ def test_finished_stream_can_be_the_longest_unread() -> None:
     stream = finished(session, 1, 900)
     small = opened(session, 3, data(3, bytes(101)))
     assert (stream.reset_by, stream.reset_code) == ("local", RESOURCE_LIMIT)
-    assert (small.reset_by, session.unread_bytes, session.overruns) == (None, 101, 1)
+    assert (small.reset_by, session.unread_bytes) == (None, 101)
+    assert refusals(session) == {"connection_unread_bytes": 1}
     assert not stream.chunks
     assert not session.has_output, "the peer has finished: it is told nothing"
 

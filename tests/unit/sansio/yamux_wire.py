@@ -8,6 +8,7 @@ from typing import Any
 
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.sansio.yamux import ACK, DATA, GO_AWAY, PING, SYN, WINDOW_UPDATE, Buffer, YamuxSession, YamuxStream
+from tests.support.refusals import Refusals, reached
 
 KIB = 1 << 10
 WINDOW = 256 * KIB
@@ -81,13 +82,25 @@ def new_session(
     *, initiator: bool = True, heard: bool = True, timeouts: Timeouts | None = None, now: float = 0.0, **limits: Any
 ) -> YamuxSession:
     """Return a session whose first ping has left and, unless not `heard`, whose peer's first ping was answered."""
-    session = YamuxSession(initiator=initiator, limits=Limits(**limits), timeouts=timeouts or Timeouts(), now=now)
+    session = YamuxSession(
+        initiator=initiator,
+        limits=Limits(**limits),
+        timeouts=timeouts or Timeouts(),
+        now=now,
+        refused=Refusals(),
+    )
     assert sent(session) == [ping(1)]
     if heard:
         take(session, ping(7), now=now)
         assert sent(session) == [ping(7, ACK)]
         session.openable = False
     return session
+
+
+def refusals(session: YamuxSession) -> dict[str, int]:
+    """Return what limits have refused on a session made here."""
+    assert isinstance(session._refused, Refusals)
+    return reached(session._refused)
 
 
 def listening(**limits: Any) -> YamuxSession:

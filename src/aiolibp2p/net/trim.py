@@ -1,0 +1,84 @@
+"""Which connections are closed when there are more than `Limits.connections_high`: those that are of least use.
+
+As in go-libp2p's connection manager, there is a high and a low mark, and neither a young connection nor one to a
+protected peer is touched. What go learns from tags, this takes from what the connections carry. Closed first are those
+
+1. on which this host has opened no stream that is in use (it wants nothing of the peer),
+2. and the peer none either (it wants nothing of this host),
+3. beside an older connection to the same peer (streams are opened on that one),
+4. that were dialled by the peer (whoever wants to fill the table can only dial),
+5. and that were of use the longest time ago.
+
+The first line that differs decides. Nothing here reads a clock or closes anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate(Generic[T]):
+    """What counts of one connection; times are of one monotonic clock."""
+
+    connection: T
+    peer: Hashable
+    made_at: float
+    used_at: float
+    inbound: bool
+    """Whether the peer has dialled."""
+    opened_streams: int
+    """Streams in use that this host has opened."""
+    accepted_streams: int
+    """Streams in use that the peer has opened."""
+    protected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trim(Generic[T]):
+    """What is to be closed, least useful first, and when to look again."""
+
+    close: Sequence[T]
+    again_at: float
+    """When enough of the young ones are old enough; infinite where that changes nothing."""
+
+
+def choose(candidates: Iterable[Candidate[T]], *, low: int, high: int, grace: float, now: float) -> Trim[T]:
+    """Return which connections to close, so that `low` are left where there are more than `high`.
+
+    Args:
+        candidates: all connections that there are.
+        low: how many are to be left; no more than `high`.
+        high: up to so many nothing is closed.
+        grace: seconds; what is younger stays.
+        now: a reading of the clock that `made_at` and `used_at` are of.
+    """
+    everything = list(candidates)
+    if len(everything) <= high:
+        return Trim((), math.inf)
+    oldest: dict[Hashable, float] = {}
+    for candidate in everything:
+        oldest[candidate.peer] = min(candidate.made_at, oldest.get(candidate.peer, math.inf))
+
+    def use(candidate: Candidate[T]) -> tuple[bool, bool, bool, bool, float, float]:
+        return (
+            candidate.opened_streams > 0,
+            candidate.accepted_streams > 0,
+            candidate.made_at <= oldest[candidate.peer],
+            not candidate.inbound,
+            candidate.used_at,
+            candidate.made_at,
+        )
+
+    unprotected = [candidate for candidate in everything if not candidate.protected]
+    old = [candidate for candidate in unprotected if candidate.made_at + grace <= now]
+    chosen = sorted(old, key=use)[: len(everything) - min(low, high)]
+    over = len(everything) - len(chosen) - high
+    ripe = sorted(candidate.made_at + grace for candidate in unprotected if candidate.made_at + grace > now)
+    again_at = ripe[min(over, len(ripe)) - 1] if over > 0 and ripe else math.inf
+    return Trim([candidate.connection for candidate in chosen], again_at)
