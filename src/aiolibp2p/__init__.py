@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiolibp2p import errors
 from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.host import Host
-from aiolibp2p.identity.keys import PrivateKey, PublicKey
+from aiolibp2p.identity.keys import KeyType, PrivateKey, PublicKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.limits import Limits, Timeouts
@@ -20,6 +20,7 @@ __all__ = [
     "Cid",
     "Connection",
     "Host",
+    "KeyType",
     "Limits",
     "Multiaddr",
     "PeerId",

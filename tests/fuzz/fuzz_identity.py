@@ -16,7 +16,7 @@ from aiolibp2p.identity.envelope import (
     seal,
     seal_peer_record,
 )
-from aiolibp2p.identity.keys import PrivateKey, PublicKey
+from aiolibp2p.identity.keys import KeyType, PrivateKey, PublicKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.multibase import decode_base58, decode_multibase, encode_base58
 from aiolibp2p.identity.peer_id import PeerId
@@ -33,8 +33,14 @@ class _SeededEntropy:
         return self
 
 
-KEY = PrivateKey.generate(_SeededEntropy())
+KEYS = [
+    PrivateKey.generate(_SeededEntropy(), type=key_type)
+    for key_type in (KeyType.ED25519, KeyType.SECP256K1, KeyType.ECDSA)
+]
+KEY = KEYS[0]
+KEYS.append(PrivateKey.generate(type=KeyType.RSA))
 PEER_ID = KEY.public.peer_id
+_SIGNATURES = {key.type: key.sign(b"data") for key in KEYS}
 ADDRESS = Multiaddr(f"/ip4/127.0.0.1/udp/4001/quic-v1/p2p/{PEER_ID}/p2p-circuit")
 
 
@@ -64,8 +70,9 @@ def fuzz_public_key(data: bytes) -> None:
     except InvalidValueError:
         return
     assert bytes(key) == data
-    # Of a key of small order this one may be right.
+    # Of an Ed25519 key of small order this one may be right.
     key.verify(b"data", bytes(64))
+    key.verify(b"data", _SIGNATURES[key.type])
 
 
 def fuzz_private_key(data: bytes) -> None:
@@ -74,6 +81,8 @@ def fuzz_private_key(data: bytes) -> None:
     except InvalidValueError:
         return
     assert PrivateKey.from_bytes(bytes(key)) == key
+    if key.type is not KeyType.RSA:  # whose primes are not proved prime
+        assert key.public.verify(b"data", key.sign(b"data"))
 
 
 def fuzz_peer_id(data: bytes) -> None:
@@ -157,8 +166,8 @@ _RECORD = seal_peer_record(KEY, 7, [ADDRESS, Multiaddr("/unix/a/b")])
 SEEDS: dict[str, list[bytes]] = {
     "varint": [b"\x00", b"\xac\x02", encode_varint((1 << 63) - 1)],
     "text": [str(PEER_ID).encode(), PEER_ID.to_cid_text().encode()],
-    "public_key": [bytes(KEY.public)],
-    "private_key": [bytes(KEY), b"\x08\x01\x12\x60" + bytes(KEY)[4:] + bytes(KEY)[36:]],
+    "public_key": [bytes(key.public) for key in KEYS],
+    "private_key": [*map(bytes, KEYS), b"\x08\x01\x12\x60" + bytes(KEY)[4:] + bytes(KEY)[36:]],
     "peer_id": [bytes(PEER_ID), b"\x12\x20" + bytes(32)],
     "peer_id_text": [str(PEER_ID).encode(), PEER_ID.to_cid_text().encode()],
     "multiaddr": [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aiolibp2p.errors import InvalidValueError
 from aiolibp2p.identity.address_protocols import BY_CODE, AddressProtocol
 from aiolibp2p.identity.envelope import open_envelope, open_peer_record, seal, seal_peer_record
-from aiolibp2p.identity.keys import PrivateKey, PublicKey
+from aiolibp2p.identity.keys import KeyType, PrivateKey, PublicKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.multibase import (
     decode_base32,
@@ -24,7 +24,10 @@ from aiolibp2p.identity.multibase import (
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.identity.varint import VARINT_MAX, decode_varint, encode_varint, scan_varint
 
-KEY = PrivateKey.from_bytes(bytes(PrivateKey.generate()))
+KEYS = {key_type: PrivateKey.generate(type=key_type) for key_type in KeyType}
+KEY = KEYS[KeyType.ED25519]
+SEEDED = [KeyType.ED25519, KeyType.SECP256K1, KeyType.ECDSA]
+"""The types of keys that are made from an entropy."""
 NAMES = st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable() and "/" not in text and _is_utf8(text))
 PEER_IDS = st.binary(min_size=1, max_size=60).map(PeerId.from_encoded_key)
 MULTIHASHES = st.binary(max_size=64).map(lambda digest: b"\x12" + encode_varint(len(digest)) + digest)
@@ -117,8 +120,8 @@ def test_text_of_a_peer_id_is_a_peer_id_or_an_invalid_value(text: str) -> None:
     assert PeerId.parse(str(peer_id)) == peer_id
 
 
-@given(st.binary(min_size=32, max_size=32), st.binary(max_size=100))
-def test_a_key_of_any_seed_signs_and_is_read_back(seed: bytes, data: bytes) -> None:
+@given(st.sampled_from(SEEDED), st.binary(min_size=40, max_size=40), st.binary(max_size=100))
+def test_a_key_of_any_seed_signs_and_is_read_back(key_type: KeyType, seed: bytes, data: bytes) -> None:
     class Fixed:
         def token(self, n: int) -> bytes:
             return seed[:n]
@@ -126,11 +129,45 @@ def test_a_key_of_any_seed_signs_and_is_read_back(seed: bytes, data: bytes) -> N
         def fork(self, label: str) -> Fixed:
             return self
 
-    key = PrivateKey.generate(Fixed())
+    key = PrivateKey.generate(Fixed(), type=key_type)
     assert PrivateKey.from_bytes(bytes(key)) == key
     public = PublicKey.from_bytes(bytes(key.public))
     assert public.verify(data, key.sign(data))
-    assert PeerId(bytes(public.peer_id)).public_key == public
+    assert PeerId(bytes(public.peer_id)).public_key == (None if key_type is KeyType.ECDSA else public)
+
+
+@given(st.sampled_from(SEEDED), st.binary(max_size=100))
+def test_bytes_are_no_signature_of_anyone(key_type: KeyType, signature: bytes) -> None:
+    assert not KEYS[key_type].public.verify(b"data", signature)
+
+
+@given(st.sampled_from(list(KeyType)), st.data())
+def test_a_changed_public_key_is_another_or_an_invalid_value(key_type: KeyType, data: st.DataObject) -> None:
+    encoded = bytearray(bytes(KEYS[key_type].public))
+    # Where keys begin there is most to get wrong.
+    position = data.draw(st.integers(0, 40) | st.integers(0, len(encoded) - 1)) % len(encoded)
+    encoded[position] ^= data.draw(st.integers(1, 255))
+    try:
+        key = PublicKey.from_bytes(bytes(encoded))
+    except InvalidValueError:
+        return
+    assert bytes(key) == bytes(encoded)
+    assert key.peer_id != KEYS[key_type].public.peer_id
+    assert not key.verify(b"data", KEYS[key_type].sign(b"data"))
+
+
+@given(st.sampled_from(list(KeyType)), st.data())
+def test_a_changed_private_key_is_another_or_an_invalid_value(key_type: KeyType, data: st.DataObject) -> None:
+    encoded = bytearray(bytes(KEYS[key_type]))
+    position = data.draw(st.integers(0, 40) | st.integers(0, len(encoded) - 1)) % len(encoded)
+    encoded[position] ^= data.draw(st.integers(1, 255))
+    try:
+        key = PrivateKey.from_bytes(bytes(encoded))
+    except InvalidValueError:
+        return
+    assert bytes(key) == bytes(encoded)
+    assert key != KEYS[key_type]
+    assert key.public.verify(b"data", key.sign(b"data"))
 
 
 @given(ADDRESS_BYTES)

@@ -70,7 +70,7 @@ def open_envelope(data: bytes, domain: str, payload_type: bytes | None = None) -
         payload_type: the type it must say; None accepts any.
 
     Raises:
-        InvalidValueError: it does not parse, its key is not supported, its type is another, or the signature is wrong.
+        InvalidValueError: it does not parse, its key is none, its type is another, or the signature is wrong.
     """
     envelope = _parse_envelope(data)
     if payload_type is not None and envelope.payload_type != payload_type:

@@ -1,6 +1,6 @@
 """Key pairs of peers.
 
-A key type is one row of the table `_SCHEMES`: what is absent there is refused by name.
+A key type is one row of the table `_SCHEMES`: what is absent there is refused by number.
 Spec: libp2p peer-ids.md, "Keys". The encoding is the key's identity, so only the deterministic one is accepted.
 """
 
@@ -16,9 +16,12 @@ from google.protobuf.message import DecodeError
 
 from aiolibp2p.entropy import Entropy
 from aiolibp2p.errors import InvalidValueError
+from aiolibp2p.identity.ecdsa import EcdsaSigner, EcdsaVerifier
 from aiolibp2p.identity.ed25519 import Ed25519Signer, Ed25519Verifier
 from aiolibp2p.identity.pb import keys_pb2
 from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.identity.rsa import RsaSigner, RsaVerifier
+from aiolibp2p.identity.secp256k1 import Secp256k1Signer, Secp256k1Verifier
 
 # One dial reads the same key three times, and a peer that comes back brings it again: 60 µs each.
 _KEYS_REMEMBERED = 1024
@@ -49,14 +52,18 @@ class _Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Scheme:
-    """How one key type is read: from the `data` field of the public and of the private key."""
+    """How one key type is read, from the `data` field of the public and of the private key, and how one is made."""
 
     load_public: Callable[[bytes], _Verifier]
     load_private: Callable[[bytes], _Signer]
+    generate: Callable[[Entropy | None], _Signer]
 
 
 _SCHEMES: dict[int, _Scheme] = {
-    KeyType.ED25519: _Scheme(load_public=Ed25519Verifier, load_private=Ed25519Signer.from_data),
+    KeyType.RSA: _Scheme(RsaVerifier, RsaSigner.from_data, RsaSigner.generate),
+    KeyType.ED25519: _Scheme(Ed25519Verifier, Ed25519Signer.from_data, Ed25519Signer.generate),
+    KeyType.SECP256K1: _Scheme(Secp256k1Verifier, Secp256k1Signer, Secp256k1Signer.generate),
+    KeyType.ECDSA: _Scheme(EcdsaVerifier, EcdsaSigner.from_data, EcdsaSigner.generate),
 }
 
 
@@ -73,7 +80,7 @@ class PublicKey:
         """Take a key by type and the specification's data of that type.
 
         Raises:
-            InvalidValueError: the type is not supported, or the data are not such a key.
+            InvalidValueError: there is no such type, or the data are not such a key.
         """
         self._verifier = _scheme(key_type).load_public(data)
         self.type = key_type
@@ -85,7 +92,7 @@ class PublicKey:
         """Read a public key in libp2p's protobuf form.
 
         Raises:
-            InvalidValueError: it is not the deterministic encoding of a key, or of a type not supported.
+            InvalidValueError: it is not the deterministic encoding of a key of these types.
         """
         return _public_key(bytes(encoded))
 
@@ -128,20 +135,25 @@ class PrivateKey:
         self._public: PublicKey | None = None
 
     @classmethod
-    def generate(cls, entropy: Entropy | None = None) -> PrivateKey:
-        """Make an Ed25519 key.
+    def generate(cls, entropy: Entropy | None = None, *, type: KeyType = KeyType.ED25519) -> PrivateKey:
+        """Make a key: of Ed25519 unless `type` says otherwise, of ECDSA on P-256, of RSA with 2,048 bits.
 
         Args:
-            entropy: where its bytes come from; None is the operating system.
+            entropy: where its bytes come from, so that the same give the same key; None is the operating system, and
+                for RSA the only source, whose search for primes takes a tenth of a second or more.
+            type: its type.
+
+        Raises:
+            InvalidValueError: an RSA key was to come from an `entropy`.
         """
-        return cls(KeyType.ED25519, Ed25519Signer.generate(entropy))
+        return cls(type, _scheme(type).generate(entropy))
 
     @classmethod
     def from_bytes(cls, encoded: bytes) -> PrivateKey:
         """Read a private key in libp2p's protobuf form.
 
         Raises:
-            InvalidValueError: it is not the deterministic encoding of a key, or of a type not supported.
+            InvalidValueError: it is not the deterministic encoding of a key of these types.
         """
         key_type, data = _decode(keys_pb2.PrivateKey, encoded)
         return cls(key_type, _scheme(key_type).load_private(data))
@@ -178,8 +190,7 @@ def _public_key(encoded: bytes) -> PublicKey:
 def _scheme(key_type: int) -> _Scheme:
     scheme = _SCHEMES.get(key_type)
     if scheme is None:
-        name = next((known.name for known in KeyType if known == key_type), str(key_type))
-        raise InvalidValueError(f"key type {name} is not supported")
+        raise InvalidValueError(f"there is no key type {key_type}")
     return scheme
 
 

@@ -24,10 +24,12 @@ from aiolibp2p.identity.multiaddr import Multiaddr
 
 FOLDER = Path(__file__).parents[2] / "vectors" / "identity"
 GO = json.loads((FOLDER / "envelope.json").read_text("utf-8"))
-RSA_PUBLIC = bytes.fromhex(json.loads((FOLDER / "keys.json").read_text("utf-8"))["keys"]["rsa"]["public"])
-KEY = PrivateKey.from_bytes(
-    bytes.fromhex(json.loads((FOLDER / "keys.json").read_text("utf-8"))["keys"]["ed25519"]["private"])
-)
+KEYS = {
+    name: vector
+    for file in ("keys.json", "rsa_bounds.json")
+    for name, vector in json.loads((FOLDER / file).read_text("utf-8"))["keys"].items()
+}
+KEY = PrivateKey.from_bytes(bytes.fromhex(KEYS["ed25519"]["private"]))
 ADDRESSES = (Multiaddr("/ip4/192.0.2.1/tcp/4001"), Multiaddr("/ip6/2001:db8::1/tcp/4001"))
 
 
@@ -90,11 +92,23 @@ def test_a_cut_off_envelope_is_refused_at_every_length() -> None:
             open_envelope(data[:size], "domain")
 
 
-def test_an_envelope_of_a_key_that_is_not_supported_is_refused() -> None:
-    rsa = b"\x0a" + bytes((len(RSA_PUBLIC) & 0x7F | 0x80, len(RSA_PUBLIC) >> 7)) + RSA_PUBLIC
+def test_an_envelope_of_a_key_type_that_nobody_knows_is_refused() -> None:
     with pytest.raises(InvalidValueError) as caught:
-        open_envelope(rsa + field(2, b"type") + field(5, bytes(64)), "domain")
-    assert str(caught.value) == "key type RSA is not supported"
+        open_envelope(field(1, b"\x08\x09\x12\x01k") + field(2, b"type") + field(5, bytes(64)), "domain")
+    assert str(caught.value) == "there is no key type 9"
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_envelopes_and_records_of_every_key_type_open(name: str) -> None:
+    key = PrivateKey.from_bytes(bytes.fromhex(KEYS[name]["private"]))
+    data = seal(key, "domain", b"type", b"payload")
+    assert open_envelope(data, "domain").public_key == key.public
+    with pytest.raises(InvalidValueError):
+        open_envelope(data, "another")
+    record, public_key = open_peer_record(seal_peer_record(key, 7, ADDRESSES))
+    assert str(record.peer_id) == KEYS[name]["peer_id"]
+    assert public_key == key.public
+    assert record.addresses == ADDRESSES
 
 
 def test_a_peer_record_has_the_domain_and_type_that_go_and_js_use() -> None:

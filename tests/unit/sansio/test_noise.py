@@ -36,6 +36,11 @@ from aiolibp2p.sansio.pb import noise_pb2
 VECTOR = Path(__file__).parents[2] / "vectors" / "noise" / "cacophony_xx_25519_chachapoly_sha256.json"
 YAMUX = "/yamux/1.0.0"
 MPLEX = "/mplex/6.7.0"
+KEYS_OF_ALL_TYPES = {
+    name: PrivateKey.from_bytes(bytes.fromhex(vector["private"]))
+    for file in ("keys.json", "rsa_bounds.json")
+    for name, vector in json.loads((VECTOR.parents[1] / "identity" / file).read_text("utf-8"))["keys"].items()
+}
 
 
 class SeededEntropy:
@@ -148,6 +153,41 @@ def test_both_sides_learn_who_the_other_is() -> None:
     assert (theirs.peer_id, theirs.public_key) == (KEYS["dialler"].public.peer_id, KEYS["dialler"].public)
     assert theirs.channel.decrypt(ours.channel.encrypt([b"to you"]))[0] == [b"to you"]
     assert ours.channel.decrypt(theirs.channel.encrypt([b"to me"]))[0] == [b"to me"]
+
+
+@pytest.mark.parametrize("name", KEYS_OF_ALL_TYPES)
+def test_k1_a_key_of_every_type_proves_itself_in_either_role(name: str) -> None:
+    key = KEYS_OF_ALL_TYPES[name]
+    identity = NoiseIdentity(key, SeededEntropy(name))
+    for role in ("initiator", "responder"):
+        expected = (KEYS["listener"] if role == "initiator" else key).public.peer_id
+        dialler = NoiseHandshake(
+            "initiator",
+            identity if role == "initiator" else IDENTITIES["dialler"],
+            SeededEntropy("i"),
+            expected_peer=expected,
+            muxers=[YAMUX],
+        )
+        listener = NoiseHandshake(
+            "responder",
+            identity if role == "responder" else IDENTITIES["listener"],
+            SeededEntropy("r"),
+            muxers=[YAMUX],
+        )
+        ours, theirs = shake(dialler, listener)
+        seen = theirs if role == "initiator" else ours
+        assert (seen.peer_id, seen.public_key) == (key.public.peer_id, key.public)
+
+
+@pytest.mark.parametrize("name", KEYS_OF_ALL_TYPES)
+def test_k1_a_signature_by_another_key_of_the_same_type_is_refused(name: str) -> None:
+    handshake = initiator(expected=None)
+    peer = RawPeer(handshake)
+    peer.key = KEYS_OF_ALL_TYPES[name]
+    payload = noise_pb2.NoiseHandshakePayload.FromString(peer.payload())
+    payload.identity_sig = peer.key.sign(b"something else")
+    with pytest.raises(RemoteProtocolError):
+        peer.send(payload.SerializeToString())
 
 
 def test_unread_is_what_follows_the_last_message() -> None:
