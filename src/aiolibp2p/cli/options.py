@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -15,6 +16,7 @@ import typer
 
 from aiolibp2p.cli.errors import CommandError
 from aiolibp2p.errors import InvalidValueError
+from aiolibp2p.identity.keys import KeyType, PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 
 PROGRAM = "aiolibp2p"
@@ -30,8 +32,22 @@ _HOST_AND_PORT = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d{1,5})")
 
 Result = TypeVar("Result")
 
+
+class KeyTypeName(StrEnum):
+    """The key types as people write them; the names of the members are those of `KeyType`."""
+
+    ED25519 = "ed25519"
+    RSA = "rsa"
+    SECP256K1 = "secp256k1"
+    ECDSA = "ecdsa"
+
+
 KeyOption = Annotated[
     Path | None, typer.Option("--key", metavar="FILE", help="Private key of this host; without it, a fresh one.")
+]
+KeyTypeOption = Annotated[
+    KeyTypeName | None,
+    typer.Option("--type", help="Type of the key that is made; without it, ed25519, which every peer can read."),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Log to stderr, and show tracebacks of errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON line.")]
@@ -82,6 +98,27 @@ def with_globals(command: Callable[..., Result]) -> Callable[..., Result]:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__dict__["__signature__"] = inspect.Signature(parameters)
     return run
+
+
+def key_type_of(name: KeyTypeName | None) -> KeyType:
+    """Return the key type that `KeyTypeOption` names; ED25519 where it was not given."""
+    return KeyType.ED25519 if name is None else KeyType[name.name]
+
+
+def check_key_type(key: PrivateKey, wanted: KeyTypeName | None, place: Path) -> None:
+    """Check that a key that may have been there before is of the type that was asked for.
+
+    Args:
+        key: what is now in `place`.
+        wanted: as `KeyTypeOption` gives it; None accepts any.
+        place: the file or the repo.
+
+    Raises:
+        CommandError: it is of another.
+    """
+    if wanted is not None and key.type is not key_type_of(wanted):
+        detail = f"the key in {place} is of type {key.type.name.lower()}, and is never replaced"
+        raise CommandError("key", detail, f"another place for a key of type {wanted}")
 
 
 def parse_address(text: str) -> Multiaddr:

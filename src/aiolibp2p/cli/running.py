@@ -12,7 +12,7 @@ from aiolibp2p.cli.errors import CommandError
 from aiolibp2p.cli.options import Settings
 from aiolibp2p.errors import InvalidValueError
 from aiolibp2p.host import Host
-from aiolibp2p.identity.keys import PrivateKey
+from aiolibp2p.identity.keys import KeyType, PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.limits import Timeouts
 from aiolibp2p.runtime import os_error_text
@@ -76,13 +76,13 @@ def read_key(path: Path) -> PrivateKey:
         raise CommandError(_KEY_STAGE, f"{path} holds no private key: {error}", hint) from error
 
 
-def create_key(path: Path) -> PrivateKey:
-    """Make a key in a new file that only its owner can read, or return the one that is there.
+def create_key(path: Path, key_type: KeyType) -> PrivateKey:
+    """Make a key in a new file that only its owner can read, or return the one that is there, whatever its type.
 
     Raises:
         CommandError: the file can be neither made nor read.
     """
-    key = PrivateKey.generate()
+    key = PrivateKey.generate(type=key_type)
     try:
         # Exclusive: a key that somebody relies on is never overwritten.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)

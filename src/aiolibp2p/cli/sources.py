@@ -21,6 +21,7 @@ from aiolibp2p.cli.errors import CommandError
 from aiolibp2p.cli.options import EXAMPLE_ADDRESS, Settings, parse_address
 from aiolibp2p.errors import InvalidValueError, Libp2pError, NegotiationError, StorageError
 from aiolibp2p.host import Host
+from aiolibp2p.identity.keys import KeyType
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.node.access import Access
@@ -149,12 +150,12 @@ async def open_store(named: Path | None, *, create: bool) -> AsyncIterator[Block
             yield store
 
 
-def open_repo(named: Path | None, *, create: bool) -> Repo:
+def open_repo(named: Path | None, *, create: bool, key_type: KeyType = KeyType.ED25519) -> Repo:
     """Open the repo that the command line names, or the one of the environment.
 
     Raises: as `Repo.open`.
     """
-    return Repo.open(named or default_path(os.environ, sys.platform), create=create)
+    return Repo.open(named or default_path(os.environ, sys.platform), create=create, key_type=key_type)
 
 
 async def _reach(host: Host, peers: Sequence[Multiaddr]) -> list[PeerId]:

@@ -16,7 +16,7 @@ from typing import Final, Self
 from aiolibp2p.blocks.lmdb import LmdbBlockstore
 from aiolibp2p.blocks.lock import DirectoryLock
 from aiolibp2p.errors import InvalidValueError, StorageError
-from aiolibp2p.identity.keys import PrivateKey
+from aiolibp2p.identity.keys import KeyType, PrivateKey
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.runtime import os_error_text
 
@@ -60,11 +60,12 @@ class Repo:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, create: bool) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, create: bool, key_type: KeyType = KeyType.ED25519) -> Self:
         """Open the repo at `path`. It blocks for as long as the disk does.
 
         Args:
             create: whether to make one where the directory is missing, which then only its owner may enter, or empty.
+            key_type: of the key of a repo that is made; one that is there keeps its own.
 
         Raises:
             StorageError: another process uses it (`errno` is EWOULDBLOCK), there is none (ENOENT), the directory holds
@@ -84,7 +85,7 @@ class Repo:
         except OSError as error:
             raise _refused(place, error) from error
         try:
-            return cls(place, _load(place), lock)
+            return cls(place, _load(place, key_type), lock)
         except OSError as error:
             lock.release()
             raise _refused(place, error) from error
@@ -120,11 +121,11 @@ def _names(path: Path, *, create: bool) -> set[str]:
         return set()
 
 
-def _load(path: Path) -> PrivateKey:
+def _load(path: Path, key_type: KeyType) -> PrivateKey:
     """Return the key, and complete a repo that is new. The lock is held."""
     version, key = path / _VERSION, path / _KEY
     if not version.exists():
-        write_private(key, bytes(PrivateKey.generate()))
+        write_private(key, bytes(PrivateKey.generate(type=key_type)))
         write_private(version, FORMAT.encode())
     found = _read(version)
     if found != FORMAT.encode():

@@ -15,6 +15,7 @@ import pytest
 from aiolibp2p import Cid, PeerId
 from aiolibp2p.blocks.cid import DAG_PB
 from aiolibp2p.cli import main
+from aiolibp2p.cli.options import KeyTypeName
 from aiolibp2p.node.repo import Repo
 
 CONTENT = hashlib.shake_256(b"content").digest(600_000)
@@ -88,6 +89,24 @@ def test_init_makes_a_repo_and_leaves_one_that_is_there(shell: Shell) -> None:
     assert said == {"peer_id": str(PeerId.parse(said["peer_id"])), "repo": str(shell.repo)}
     assert shell.json("init") == said
     assert shell.lines("init")[0].split() == ["peer", "ID", said["peer_id"]]
+
+
+@pytest.mark.parametrize("key_type", KeyTypeName)
+def test_init_makes_a_key_of_the_type_that_is_named(shell: Shell, key_type: str) -> None:
+    said = shell.json("init", "--type", key_type)
+    with Repo.open(shell.repo, create=False) as repo:
+        assert repo.key.type.name == key_type.upper()
+        assert said["peer_id"] == str(repo.key.public.peer_id)
+    assert shell.json("init") == said == shell.json("init", "--type", key_type)
+
+
+def test_init_never_replaces_a_key_by_one_of_another_type(shell: Shell) -> None:
+    said = shell.json("init")
+    assert shell.fails("init", "--type", "rsa") == (
+        f"aiolibp2p init: key: the key in {shell.repo} is of type ed25519, and is never replaced."
+        " Try: another place for a key of type rsa\n"
+    )
+    assert shell.json("init") == said
 
 
 def test_the_repo_of_the_environment_is_used_without_the_option(

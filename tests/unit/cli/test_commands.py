@@ -20,7 +20,7 @@ import pytest
 
 from aiolibp2p import Host, Multiaddr, PeerId, PrivateKey, Stream, Timeouts, __version__
 from aiolibp2p.cli import main, network, running
-from aiolibp2p.cli.options import Settings
+from aiolibp2p.cli.options import KeyTypeName, Settings
 
 RUN = "import sys; from aiolibp2p.cli import main; sys.exit(main())"
 PING = "/ipfs/ping/1.0.0"
@@ -143,6 +143,28 @@ def test_id_makes_a_key_file_only_when_asked_to(shell: Shell, tmp_path: Path) ->
     assert said == {"peer_id": str(key.public.peer_id), "key_type": "ED25519", "key": str(path)}
 
 
+@pytest.mark.parametrize("key_type", KeyTypeName)
+def test_id_makes_keys_of_the_type_that_is_named(shell: Shell, tmp_path: Path, key_type: str) -> None:
+    path = tmp_path / "key"
+    said = shell.json("id", "--create", "--key", str(path), "--type", key_type)
+    key = PrivateKey.from_bytes(path.read_bytes())
+    assert key.type.name == key_type.upper()
+    assert said == {"peer_id": str(key.public.peer_id), "key_type": key.type.name, "key": str(path)}
+    assert shell.json("id", "--key", str(path)) == said == shell.json("id", "--key", str(path), "--type", key_type)
+    assert shell.json("id", "--type", key_type)["key_type"] == key.type.name
+
+
+def test_a_key_of_another_type_than_was_asked_for_is_an_error_and_stays(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    peer_id = shell.run("id", "--create", "--key", str(path), "--type", "secp256k1")[1]
+    for words in (["--create"], []):
+        assert shell.fails("id", *words, "--key", str(path), "--type", "ecdsa") == (
+            f"aiolibp2p id: key: the key in {path} is of type secp256k1, and is never replaced."
+            " Try: another place for a key of type ecdsa\n"
+        )
+    assert shell.run("id", "--key", str(path))[1] == peer_id
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
 def test_only_its_owner_reads_a_key_file(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "key"
@@ -189,6 +211,7 @@ def test_a_file_without_a_key_is_said_to_be_one(shell: Shell, tmp_path: Path) ->
         (["perf", "/ip4/127.0.0.1/tcp/9", "--upload", "1XB"], "aiolibp2p perf: size: '1XB' is not a number of bytes."),
         (["perf", "/ip4/127.0.0.1/tcp/9", "--upload", "0"], "aiolibp2p perf: usage: there is nothing to move."),
         (["id", "--create"], "aiolibp2p id: usage: --create needs --key FILE."),
+        (["id", "--type", "dsa"], "aiolibp2p id: usage: Invalid value for '--type': 'dsa' is not one of 'ed25519', "),
     ],
 )
 def test_wrong_usage_is_one_line_and_ends_with_2(shell: Shell, words: list[str], start: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aiolibp2p import Cid, PrivateKey
+from aiolibp2p import Cid, KeyType, PrivateKey
 from aiolibp2p.errors import StorageError
 from aiolibp2p.node.repo import FORMAT, Repo, default_path
 
@@ -27,6 +27,15 @@ def test_a_repo_is_made_once_and_keeps_its_key(tmp_path: Path) -> None:
     with Repo.open(path, create=False) as repo:
         assert bytes(repo.key) == bytes(key)
     assert sorted(os.listdir(path)) == ["key", "lock", "version"]
+
+
+@pytest.mark.parametrize("key_type", KeyType, ids=lambda key_type: key_type.name)
+def test_a_new_repo_has_a_key_of_the_type_that_was_named_and_keeps_it(tmp_path: Path, key_type: KeyType) -> None:
+    with Repo.open(tmp_path, create=True, key_type=key_type) as repo:
+        key = repo.key
+        assert key.type is key_type
+    with Repo.open(tmp_path, create=True) as repo:
+        assert bytes(repo.key) == bytes(key)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
