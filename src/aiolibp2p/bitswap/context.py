@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aiolibp2p.blocks.store import Blockstore
 from aiolibp2p.identity.peer_id import PeerId
-from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.limits import Limits, Refused, Timeouts
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.net.tasks import Tasks
 from aiolibp2p.runtime import Clock
@@ -23,6 +23,7 @@ class Context:
     clock: Clock
     limits: Limits
     timeouts: Timeouts
+    refused: Refused
     opened: Callable[[PeerId], Stream]
     """Open a stream to a peer, or raise a Libp2pError."""
     protocol: Callable[[PeerId], str]

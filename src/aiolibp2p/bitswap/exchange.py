@@ -57,6 +57,7 @@ class Bitswap:
             clock=host.clock,
             limits=host.limits,
             timeouts=host.timeouts,
+            refused=host.refused,
             opened=self._open,
             protocol=self._protocol,
         )
@@ -200,6 +201,7 @@ class Bitswap:
             progress=self.client.progress,
             ended=lambda: self._stream_ended(stream),
             unfinished=self._unfinished,
+            refused=self._host.refused,
         )
 
     def _receive(self, stream: Stream, message: Message) -> None:

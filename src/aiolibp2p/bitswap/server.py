@@ -29,7 +29,7 @@ class Server:
     """Answers wants from a store."""
 
     def __init__(self, context: Context) -> None:
-        self.engine: Engine[PeerId] = Engine(context.limits, context.timeouts)
+        self.engine: Engine[PeerId] = Engine(context.limits, context.timeouts, context.refused)
         self.storage_failures = 0
         """Look-ups and loads that storage did not answer."""
         self._context = context
@@ -153,7 +153,8 @@ class Server:
         if message:
             try:
                 buffers = encode(message, self._context.limits.bitswap_message_bytes, self._context.protocol(peer_id))
-            except LimitError:
+            except LimitError as error:
+                self._context.refused(error.limit)
                 self.storage_failures += 1  # the store gave more bytes than it had said
         if buffers:
             writer.send(batch, buffers)

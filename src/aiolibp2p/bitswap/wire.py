@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from aiolibp2p.errors import ConnectionEndedError, Libp2pError, LimitError
 from aiolibp2p.identity.peer_id import PeerId
-from aiolibp2p.limits import Limits
+from aiolibp2p.limits import Limits, Refused
 from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.sansio.bitswap.decoder import Decoder
@@ -46,6 +46,7 @@ class MessageReader:
         progress: told that part of a message has come; wants alone are no sign that an answer is on its way.
         ended: told, once, that nothing more will come.
         unfinished: bytes of unfinished messages on the streams that a peer has opened, for all readers together.
+        refused: hears of what is too long or too much.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class MessageReader:
         progress: Callable[[PeerId, int], None],
         ended: Callable[[], None],
         unfinished: dict[PeerId, int],
+        refused: Refused,
     ) -> None:
         self._stream = stream
         self._decoder = Decoder(limits)
@@ -64,6 +66,7 @@ class MessageReader:
         self._progress = progress
         self._ended = ended
         self._unfinished = unfinished
+        self._refused = refused
         self._unfinished_max = limits.connection_unread_bytes
         self._held = 0
         # Peers keep one stream for all their wants: it may be quiet for as long as its connection lives.
@@ -82,10 +85,16 @@ class MessageReader:
                         stream.close()
                     return
                 for message in self._decoder.receive_bytes(data):
+                    if message.dropped:
+                        self._refused("bitswap_wants_per_peer", message.dropped)
+                    if message.long_cids:
+                        self._refused("bitswap_cid_bytes", message.long_cids)
                     self._received(stream, message)
                 if self._decoder.buffered_bytes:
                     self._progress(stream.peer_id, min(len(data), self._decoder.buffered_bytes))
                 if self._decoder.failure is not None:
+                    if isinstance(self._decoder.failure, LimitError):
+                        self._refused(self._decoder.failure.limit)
                     raise self._decoder.failure
                 if stream.inbound and self._decoder.buffered_bytes != self._held:
                     self._hold(self._decoder.buffered_bytes)
@@ -107,6 +116,7 @@ class MessageReader:
         if held:
             self._unfinished[peer_id] = held
         if held > self._unfinished_max:
+            self._refused("connection_unread_bytes")
             raise LimitError("connection_unread_bytes", f"{held} bytes of unfinished messages", stage="bitswap")
 
     def _end(self) -> None:

@@ -368,6 +368,7 @@ class Connection:
         self.refused.update(protocols)
         while len(self.refused) > self._limits.identify_protocols:
             self.refused.pop()
+            self._owner.refused("identify_protocols")
 
     def _add(self, stream: Stream) -> None:
         self._streams[stream.id] = stream

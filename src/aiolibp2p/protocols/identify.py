@@ -41,6 +41,10 @@ class IdentifyUser(Protocol):
         """Take note of what a peer has said, or pushed."""
         ...
 
+    def refused(self, limit: str, count: int = 1, /) -> None:
+        """Count what a limit has refused, ended or dropped."""
+        ...
+
 
 class Identifier:
     """Tells peers what this host is, and asks them."""
@@ -122,11 +126,11 @@ class Identifier:
         Raises:
             RemoteProtocolError: it was no identify message, or that of another peer.
         """
-        return verify(decoder.receive_eof(), connection.peer_id, self._limits)
+        return verify(decoder.receive_eof(), connection.peer_id, self._limits, self._user.refused)
 
     def new_query(self) -> tuple[Decoder, float, Clock]:
         """Return what a query works with: a decoder, its time, and the clock."""
-        return Decoder(self._limits), self._timeouts.identify, self._clock
+        return Decoder(self._limits, self._user.refused), self._timeouts.identify, self._clock
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
@@ -140,10 +144,11 @@ class Identifier:
         """Take what a peer says has changed.
 
         Raises:
+            LimitError: there was too much of it.
             RemoteProtocolError: it was no identify message, or that of another peer.
         """
         stream.idle_timeout = self._timeouts.identify
-        decoder = Decoder(self._limits)
+        decoder = Decoder(self._limits, self._user.refused)
         async for data in stream:
             decoder.receive_bytes(data)
         connection = stream.connection

@@ -12,13 +12,13 @@ from itertools import islice
 
 from google.protobuf.message import DecodeError
 
-from aiolibp2p.errors import InvalidValueError, RemoteProtocolError
+from aiolibp2p.errors import InvalidValueError, LimitError, RemoteProtocolError
 from aiolibp2p.identity.envelope import PeerRecord, open_peer_record
 from aiolibp2p.identity.keys import PublicKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.identity.varint import encode_varint, scan_varint
-from aiolibp2p.limits import Limits
+from aiolibp2p.limits import Limits, Refused, unheard
 from aiolibp2p.sansio.pb import identify_pb2
 
 MESSAGE_BYTES = 4 << 10
@@ -114,10 +114,12 @@ class Decoder:
 
     Args:
         limits: its `identify_…` fields bound what is taken and what is kept.
+        refused: hears when one of them was reached.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, refused: Refused = unheard) -> None:
         self._limits = limits
+        self._refused = refused
         self._pending = b""
         self._merged = identify_pb2.Identify()
         self._messages = 0
@@ -126,7 +128,8 @@ class Decoder:
         """Take bytes of the stream.
 
         Raises:
-            RemoteProtocolError: a message is too long, is one too many, or is not its protobuf.
+            LimitError: a message is too long, or is one too many.
+            RemoteProtocolError: a message is not its protobuf.
         """
         received = self._pending + bytes(data)
         at = 0
@@ -140,9 +143,9 @@ class Decoder:
             size, start = found
             # Judged by its length alone, so that no more than one message is ever kept.
             if size > self._limits.identify_bytes:
-                raise _broken(f"a message of {size} bytes is longer than {self._limits.identify_bytes}")
+                raise self._refusal("identify_bytes", f"a message of {size} bytes")
             if self._messages == self._limits.identify_messages:
-                raise _broken(f"more than {self._limits.identify_messages} messages")
+                raise self._refusal("identify_messages", "a message too many")
             if len(received) - start < size:
                 break
             at = start + size
@@ -152,6 +155,10 @@ class Decoder:
             except DecodeError as error:
                 raise _broken("a message is not its protobuf") from error
         self._pending = received[at:]
+
+    def _refusal(self, limit: str, message: str) -> LimitError:
+        self._refused(limit)
+        return LimitError(limit, message, stage="identify")
 
     def receive_eof(self) -> Identify:
         """Return what the stream said, unverified; addresses and protocols that mean nothing here are left out.
@@ -168,14 +175,14 @@ class Decoder:
             protocol_version=_text(merged.protocol_version) if merged.HasField("protocol_version") else None,
             agent_version=_text(merged.agent_version) if merged.HasField("agent_version") else None,
             public_key=_public_key(merged.public_key) if merged.HasField("public_key") else None,
-            listen_addresses=_addresses(merged.listen_addrs, self._limits.identify_addresses),
-            observed_address=next(iter(_addresses([merged.observed_addr], 1)), None),
-            protocols=_protocols(merged.protocols, self._limits.identify_protocols),
+            listen_addresses=_addresses(merged.listen_addrs, self._limits.identify_addresses, self._refused),
+            observed_address=next(iter(_addresses([merged.observed_addr], 1, unheard)), None),
+            protocols=_protocols(merged.protocols, self._limits.identify_protocols, self._refused),
             signed_peer_record=merged.signed_peer_record if merged.HasField("signed_peer_record") else None,
         )
 
 
-def verify(identify: Identify, peer_id: PeerId, limits: Limits | None = None) -> Identify:
+def verify(identify: Identify, peer_id: PeerId, limits: Limits | None = None, refused: Refused = unheard) -> Identify:
     """Return `identify` with its peer record, where that is the peer's own; its addresses are then the peer's.
 
     A record that is broken or another peer's is ignored.
@@ -184,6 +191,7 @@ def verify(identify: Identify, peer_id: PeerId, limits: Limits | None = None) ->
         identify: as decoded.
         peer_id: who the peer has proved to be.
         limits: how many addresses of the record are kept; None is the default.
+        refused: hears when there are more.
 
     Raises:
         RemoteProtocolError: the public key is not the peer's.
@@ -200,6 +208,8 @@ def verify(identify: Identify, peer_id: PeerId, limits: Limits | None = None) ->
         return identify
     most = (limits or Limits()).identify_addresses
     addresses = dict.fromkeys(_without_peer_ids(record.addresses))
+    if len(addresses) > most:
+        refused("identify_addresses")
     return replace(identify, peer_record=record, listen_addresses=tuple(islice(addresses, most)))
 
 
@@ -238,7 +248,7 @@ def reachable_addresses(addresses: Iterable[Multiaddr], remote: Multiaddr) -> tu
     return tuple(address for address in addresses if not address.is_private)
 
 
-def _addresses(encoded: Iterable[bytes], most: int) -> tuple[Multiaddr, ...]:
+def _addresses(encoded: Iterable[bytes], most: int, refused: Refused) -> tuple[Multiaddr, ...]:
     """Return the distinct addresses that are understood, at most so many; what is understood is looked at in order."""
     found: dict[Multiaddr, None] = {}
     for data in islice(dict.fromkeys(encoded), most * _TRIED):
@@ -247,9 +257,10 @@ def _addresses(encoded: Iterable[bytes], most: int) -> tuple[Multiaddr, ...]:
         except InvalidValueError:
             # One address of a later version is no reason to lose the others.
             continue
-        found[address] = None
-        if len(found) == most:
+        if len(found) == most and address not in found:
+            refused("identify_addresses")
             break
+        found[address] = None
     return tuple(found)
 
 
@@ -261,17 +272,18 @@ def _without_peer_ids(addresses: Iterable[Multiaddr]) -> Iterable[Multiaddr]:
             continue
 
 
-def _protocols(encoded: Iterable[bytes], most: int) -> tuple[str, ...]:
+def _protocols(encoded: Iterable[bytes], most: int, refused: Refused) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for data in encoded:
         try:
             protocol = data.decode()
         except UnicodeDecodeError:
             continue
+        if protocol and len(found) == most and protocol not in found:
+            refused("identify_protocols")
+            break
         if protocol:
             found[protocol] = None
-        if len(found) == most:
-            break
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from aiolibp2p import Limits, Stream
 from aiolibp2p.blocks import Cid, MemoryBlockstore
 from aiolibp2p.errors import DeadlineError, StorageError
 from aiolibp2p.identity.varint import encode_varint
@@ -23,6 +24,7 @@ from tests.support.bitswap import (
     settled,
     wants,
 )
+from tests.support.refusals import reached
 
 SMALL, LARGE = block("small", 1024), block("large", 1025)
 MISSING = block("missing")[0]
@@ -58,6 +60,7 @@ async def test_who_does_not_ask_for_dont_have_hears_nothing_of_missing_blocks() 
         assert (peer.heard.blocks, peer.heard.presences) == ([LARGE[1]], {})
 
 
+@pytest.mark.conforms("B3")
 async def test_what_is_cancelled_is_not_answered_when_it_comes() -> None:
     async with node("server") as server, scripted("peer") as peer:
         await peer.host.connect(server.address)
@@ -88,6 +91,7 @@ async def test_a_full_wantlist_replaces_what_was_wanted() -> None:
 
 
 @pytest.mark.parametrize("protocol", [PROTOCOL_1_1, PROTOCOL_1_0])
+@pytest.mark.conforms("B1")
 async def test_an_older_peer_is_answered_in_its_protocol(protocol: str) -> None:
     data = b"\x0a\x03old"
     cid = Cid.from_data(data, 0x70, version=0)
@@ -100,6 +104,7 @@ async def test_an_older_peer_is_answered_in_its_protocol(protocol: str) -> None:
         assert (old.heard.blocks, old.heard.presences) == ([data], {})
 
 
+@pytest.mark.conforms("B5")
 async def test_answers_go_over_one_stream_however_many_ask() -> None:
     many = blocks(30)
     async with node("server", many) as server, scripted("peer") as peer:
@@ -114,6 +119,7 @@ async def test_answers_go_over_one_stream_however_many_ask() -> None:
         assert sum(stream.inbound for stream in peer.heard.streams) == 1
 
 
+@pytest.mark.conforms("B2")
 async def test_answers_are_taken_on_the_stream_of_the_question() -> None:
     def at_once(peer: object, stream: object, message: Message) -> None:
         stream.try_write(answer(SMALL))  # type: ignore[attr-defined]
@@ -122,6 +128,7 @@ async def test_answers_are_taken_on_the_stream_of_the_question() -> None:
         assert await client.bitswap.get(SMALL[0], [peer.address]) == SMALL[1]
 
 
+@pytest.mark.conforms("B1")
 async def test_blocks_that_nobody_wants_are_dropped_and_counted() -> None:
     async with scripted("peer") as peer, node("client") as client:
         await client.host.connect(peer.address)
@@ -132,6 +139,7 @@ async def test_blocks_that_nobody_wants_are_dropped_and_counted() -> None:
         assert client.bitswap.client.core.received.duplicates == 2
 
 
+@pytest.mark.conforms("B1")
 async def test_a_block_with_other_bytes_is_dropped_and_an_honest_peer_serves() -> None:
     cid, data = LARGE
     forged = Message(payloads=[Payload(cid.prefix, b"x" + data[1:])])
@@ -286,3 +294,35 @@ async def test_many_unfinished_messages_of_one_peer_are_not_all_held() -> None:
         await settled(1)
         alive = [stream for stream in streams if stream.usable]
         assert 1 <= len(alive) * 3_500_000 <= 16 << 20
+
+
+async def test_what_limits_drop_of_messages_is_counted_by_the_host() -> None:
+    limits = Limits(bitswap_wants_per_peer=4, bitswap_message_bytes=100_000, connection_unread_bytes=10_000)
+    many = [cid for cid, _ in blocks(9)]
+    long = Cid(b"\x01\x55\x00\x81\x02" + bytes(257))
+    async with node("server", limits=limits) as server, scripted("peer") as peer:
+        await peer.host.connect(server.address)
+        await settled()
+        counted = server.host.refusals
+
+        async def say(data: bytes) -> Stream:
+            stream = peer.connection(server.peer_id).open_now("/ipfs/bitswap/1.2.0")
+            peer.accept(stream)
+            stream.try_write(data)
+            await settled()
+            return stream
+
+        await say(wants(*many[:4]))
+        assert reached(counted) == {}
+        await say(wants(*many[4:], long))
+        assert reached(counted) == {"bitswap_wants_per_peer": 1 + 4, "bitswap_cid_bytes": 1}
+        assert not (await say(encode_varint(100_001))).usable
+        held = await say(encode_varint(100_000) + bytes(5000))
+        held.try_write(bytes(5000))
+        await settled()
+        assert held.usable
+        assert counted["bitswap_message_bytes"] == 1
+        held.try_write(b"1")
+        await settled()
+        assert not held.usable
+        assert counted["connection_unread_bytes"] == 1

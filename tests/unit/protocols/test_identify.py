@@ -7,7 +7,13 @@ import asyncio
 import pytest
 
 from aiolibp2p import Limits, Stream, Timeouts
-from aiolibp2p.errors import ConnectionEndedError, NegotiationError, RemoteProtocolError, StreamResetError
+from aiolibp2p.errors import (
+    ConnectionEndedError,
+    LimitError,
+    NegotiationError,
+    RemoteProtocolError,
+    StreamResetError,
+)
 from aiolibp2p.net.events import HandlerFailed, PeerIdentified
 from aiolibp2p.protocols.identify import PROTOCOL, PUSH_PROTOCOL
 from aiolibp2p.sansio.identify import Identify, encode
@@ -17,6 +23,7 @@ from aiolibp2p.sim import Link, current_loop, current_net
 from aiolibp2p.version import AGENT
 from tests.support.hosts import ECHO, OTHER, against_raw, raw_peer, sim_host, two_hosts
 from tests.support.raw import NS, RawLink
+from tests.support.refusals import reached
 from tests.support.scripts import initiating
 
 
@@ -29,6 +36,7 @@ def said(link: RawLink, *protocols: str) -> bytes:
     return b"".join(encode(Identify(agent_version="raw", public_key=link.peer.key.public, protocols=protocols)))
 
 
+@pytest.mark.conforms("I10")
 async def test_a_host_says_what_it_is() -> None:
     async with two_hosts(agent="mine/1") as (alice, bob, connection):
         known = await alice.identify(bob.peer_id)
@@ -61,6 +69,7 @@ async def test_a_host_that_does_not_listen_says_no_address() -> None:
         assert known.peer_record is None
 
 
+@pytest.mark.conforms("I8")
 async def test_changes_within_the_delay_go_out_as_one_push() -> None:
     async with two_hosts() as (alice, bob, connection):
         loop = current_loop()
@@ -82,6 +91,7 @@ async def test_changes_within_the_delay_go_out_as_one_push() -> None:
         assert bob.connections[0].tombstones == []
 
 
+@pytest.mark.conforms("M10")
 async def test_a_push_voids_a_refusal() -> None:
     async with two_hosts() as (alice, bob, connection):
         stream = await connection.open_stream(ECHO)
@@ -128,6 +138,7 @@ async def test_a_push_of_a_peer_is_merged_into_what_is_known() -> None:
         assert (event.identify.agent_version, event.identify.protocols) == ("raw", (OTHER,))
 
 
+@pytest.mark.conforms("I8")
 async def test_a_push_that_never_ends_is_given_up_at_identify() -> None:
     async with sim_host("ours") as host, raw_peer(initiating()) as peer:
         link = await peer.dial(host.addresses[0])
@@ -139,8 +150,8 @@ async def test_a_push_that_never_ends_is_given_up_at_identify() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"\xff\xff\xff\xff\xff", b"\x05hello", b"\xff\x7f" + bytes(16383), b"\x00"],
-    ids=["no varint", "no protobuf", "too long", "empty"],
+    [b"\xff\xff\xff\xff\xff", b"\x05hello", b"\x00"],
+    ids=["no varint", "no protobuf", "empty"],
 )
 async def test_an_answer_that_is_no_identify_message_is_an_error_of_identify_alone(answer: bytes) -> None:
     async with against_raw() as (host, link, connection):
@@ -156,6 +167,18 @@ async def test_an_answer_that_is_no_identify_message_is_an_error_of_identify_alo
         assert (caught.value.protocol, caught.value.stage) == ("identify", "identify")
         assert connection.ended is None
         assert connection.identify is None
+
+
+async def test_an_answer_that_is_too_long_is_refused_and_counted() -> None:
+    async with against_raw() as (host, link, connection):
+        number = await link.stream_for(PROTOCOL)
+        asking = current_loop().create_task(host.identify(connection.peer_id))
+        link.send_data(number, proposal(PROTOCOL) + b"\xff\x7f" + bytes(16383))
+        with pytest.raises(LimitError) as caught:
+            await asking
+        assert (caught.value.limit, caught.value.stage) == ("identify_bytes", "identify")
+        assert reached(host.refusals) == {"identify_bytes": 1}
+        assert connection.ended is None
 
 
 async def test_a_peer_that_claims_the_key_of_another_is_not_believed() -> None:
@@ -224,6 +247,7 @@ async def test_one_who_gives_up_leaves_the_question_to_the_others() -> None:
         assert (await asking[1]).agent_version == "raw"
 
 
+@pytest.mark.conforms("I1")
 async def test_the_answer_to_a_peer_is_closed_behind_it() -> None:
     async with sim_host("ours") as host, raw_peer(initiating()) as peer:
         link = await peer.dial(host.addresses[0])

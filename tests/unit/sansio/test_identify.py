@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import pytest
 
-from aiolibp2p.errors import RemoteProtocolError
+from aiolibp2p.errors import LimitError, RemoteProtocolError
 from aiolibp2p.identity.envelope import (
     LEGACY_RECORD_DOMAIN,
     LEGACY_RECORD_TYPE,
@@ -20,7 +20,7 @@ from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.pb import peer_record_pb2
 from aiolibp2p.identity.varint import decode_varint, encode_varint
-from aiolibp2p.limits import Limits
+from aiolibp2p.limits import Limits, Refused, unheard
 from aiolibp2p.sansio.identify import (
     MESSAGE_BYTES,
     MESSAGES,
@@ -32,6 +32,7 @@ from aiolibp2p.sansio.identify import (
     verify,
 )
 from aiolibp2p.sansio.pb import identify_pb2
+from tests.support.refusals import Refusals
 
 
 class SeededEntropy:
@@ -73,8 +74,8 @@ def parsed(message: bytes) -> identify_pb2.Identify:
     return identify_pb2.Identify.FromString(message[at:])
 
 
-def decode(*messages: bytes, limits: Limits | None = None) -> Identify:
-    decoder = Decoder(limits or Limits())
+def decode(*messages: bytes, limits: Limits | None = None, refused: Refused = unheard) -> Identify:
+    decoder = Decoder(limits or Limits(), refused)
     for message in messages:
         decoder.receive_bytes(message)
     return decoder.receive_eof()
@@ -89,6 +90,7 @@ def test_what_is_encoded_is_decoded() -> None:
     assert decode(*encode(said)) == said
 
 
+@pytest.mark.conforms("I1")
 def test_i1_the_bytes_are_those_of_the_specification() -> None:
     (message,) = encode(
         Identify(protocol_version="p", agent_version="a", listen_addresses=ADDRESSES[:1], protocols=("/x",))
@@ -102,6 +104,7 @@ def test_i1_the_bytes_are_those_of_the_specification() -> None:
     assert fields.observed_addr == bytes(OBSERVED)
 
 
+@pytest.mark.conforms("I2")
 def test_i2_signed_record_travels_in_field_eight() -> None:
     signed = record(KEY, 1, *ADDRESSES)
     (message,) = encode(replace(SAID, signed_peer_record=signed))
@@ -109,6 +112,7 @@ def test_i2_signed_record_travels_in_field_eight() -> None:
     assert b"\x42" + framed(signed) in message
 
 
+@pytest.mark.conforms("I2")
 def test_i2_legacy_record_of_rust_is_accepted() -> None:
     payload = peer_record_pb2.PeerRecord(peer_id=bytes(PEER), seq=7)
     payload.addresses.add(multiaddr=bytes(ADDRESSES[1]))
@@ -116,6 +120,7 @@ def test_i2_legacy_record_of_rust_is_accepted() -> None:
     assert verify(replace(SAID, signed_peer_record=signed), PEER).listen_addresses == ADDRESSES[1:]
 
 
+@pytest.mark.conforms("I3")
 def test_i3_what_exceeds_4096_bytes_is_split_and_merged() -> None:
     signed = record(KEY, 1, *ADDRESSES)
     said = replace(SAID, protocols=tuple(f"/protocol/{n:0100}" for n in range(150)), signed_peer_record=signed)
@@ -159,26 +164,35 @@ def test_i3_no_more_messages_are_sent_than_are_merged_and_the_record_stays() -> 
     assert 150 < len(heard.protocols) < 1024
 
 
+@pytest.mark.conforms("I3")
 def test_i3_messages_of_the_limit_are_taken_and_longer_ones_refused_by_their_length() -> None:
     limits = Limits()
     body = identify_pb2.Identify(agent_version=b"x" * (limits.identify_bytes - 3)).SerializeToString()
     assert len(body) == limits.identify_bytes
     assert len(decode(framed(body)).agent_version or "") == limits.identify_bytes - 3
-    with pytest.raises(RemoteProtocolError) as caught:
-        Decoder(limits).receive_bytes(encode_varint(limits.identify_bytes + 1))
-    assert caught.value.protocol == "identify"
+    refusals = Refusals()
+    with pytest.raises(LimitError) as caught:
+        Decoder(limits, refusals).receive_bytes(encode_varint(limits.identify_bytes + 1))
+    assert caught.value.limit == "identify_bytes"
+    assert refusals == {"identify_bytes": 1}
 
 
+@pytest.mark.conforms("I3")
 def test_i3_ten_messages_are_merged_and_an_eleventh_refused() -> None:
     messages = [framed(identify_pb2.Identify(protocols=[b"/%d" % n]).SerializeToString()) for n in range(10)]
     assert decode(*messages).protocols == tuple(f"/{n}" for n in range(10))
     assert decode(b"".join(messages)) == decode(*messages)
-    decoder = Decoder(Limits())
+    refusals = Refusals()
+    decoder = Decoder(Limits(), refusals)
     decoder.receive_bytes(b"".join(messages))
-    with pytest.raises(RemoteProtocolError):
+    assert not refusals
+    with pytest.raises(LimitError) as caught:
         decoder.receive_bytes(b"\x00")
+    assert caught.value.limit == "identify_messages"
+    assert refusals == {"identify_messages": 1}
 
 
+@pytest.mark.conforms("I4")
 def test_i4_an_empty_address_is_never_sent() -> None:
     (message,) = encode(Identify(agent_version="a"))
     fields = parsed(message)
@@ -187,6 +201,7 @@ def test_i4_an_empty_address_is_never_sent() -> None:
     assert encode(Identify()) == [b"\x00"]
 
 
+@pytest.mark.conforms("I4")
 def test_i4_bad_addresses_are_skipped_and_the_others_kept() -> None:
     unknown = b"\xff\xff\x7fxyz"
     body = identify_pb2.Identify(
@@ -220,6 +235,22 @@ def test_addresses_and_protocols_are_kept_up_to_their_limits() -> None:
     assert verify(signed, PEER, limits).listen_addresses == tuple(addresses[:3])
 
 
+@pytest.mark.parametrize(("count", "over"), [(2, False), (3, False), (4, True)])
+def test_addresses_and_protocols_beyond_their_limits_are_counted_once_a_message(count: int, over: bool) -> None:
+    """Those that are there twice are one."""
+    limits, refusals = Limits(identify_addresses=3, identify_protocols=3), Refusals()
+    addresses = [Multiaddr(f"/ip4/192.0.2.1/tcp/{port + 1}") for port in range(count)]
+    body = identify_pb2.Identify(
+        listen_addrs=[bytes(address) for address in addresses] * 2, protocols=[b"/%d" % n for n in range(count)] * 2
+    )
+    heard = decode(framed(body.SerializeToString()), limits=limits, refused=refusals)
+    assert (len(heard.listen_addresses), len(heard.protocols)) == (min(count, 3), min(count, 3))
+    assert refusals == ({"identify_addresses": 1, "identify_protocols": 1} if over else {})
+    signed = replace(heard, signed_peer_record=record(KEY, 1, *addresses))
+    verify(signed, PEER, limits, refusals)
+    assert refusals["identify_addresses"] == 2 * over
+
+
 def test_no_more_bad_addresses_are_looked_at_than_may_matter() -> None:
     bad = [b"\xff\xff\x7f%d" % n for n in range(12)]
     for count, found in ((11, ADDRESSES[:1]), (12, ())):
@@ -227,6 +258,7 @@ def test_no_more_bad_addresses_are_looked_at_than_may_matter() -> None:
         assert decode(framed(body), limits=Limits(identify_addresses=3)).listen_addresses == found
 
 
+@pytest.mark.conforms("I5")
 def test_i5_push_keeps_what_it_leaves_out_and_replaces_what_it_lists() -> None:
     update = Identify(agent_version="aiolibp2p/0.2.0", protocols=("/new",))
     assert merge_push(SAID, update) == replace(SAID, agent_version="aiolibp2p/0.2.0", protocols=("/new",))
@@ -248,6 +280,7 @@ def test_i5_a_newer_record_in_a_push_evicts_the_addresses_it_leaves_out() -> Non
 
 
 @pytest.mark.parametrize("seq", [4, 5])
+@pytest.mark.conforms("E2")
 def test_i5_a_record_that_is_not_newer_changes_no_address(seq: int) -> None:
     old = verify(replace(SAID, signed_peer_record=record(KEY, 5, *ADDRESSES)), PEER)
     stale = verify(Identify(protocols=("/new",), signed_peer_record=record(KEY, seq, ADDRESSES[1])), PEER)
@@ -260,6 +293,7 @@ def test_i5_a_broken_record_in_a_push_leaves_the_known_one() -> None:
     assert merge_push(old, update) == replace(old, listen_addresses=ADDRESSES[1:])
 
 
+@pytest.mark.conforms("I6")
 def test_i6_addresses_of_the_peers_own_record_supersede_its_listen_addresses() -> None:
     signed = record(KEY, 9, ADDRESSES[1], ADDRESSES[1].with_peer_id(PEER))
     checked = verify(replace(SAID, signed_peer_record=signed), PEER)
@@ -280,11 +314,13 @@ def test_i6_addresses_of_the_peers_own_record_supersede_its_listen_addresses() -
     ],
     ids=["empty", "no protobuf", "of another peer", "bad signature", "another domain"],
 )
+@pytest.mark.conforms("I6")
 def test_i6_a_record_that_is_not_the_peers_own_is_ignored(signed: bytes) -> None:
     said = replace(SAID, listen_addresses=ADDRESSES[:1], signed_peer_record=signed)
     assert verify(said, PEER) == said
 
 
+@pytest.mark.conforms("I7")
 def test_i7_public_key_must_be_the_connections() -> None:
     assert verify(SAID, PEER) == SAID
     assert verify(replace(SAID, public_key=None), PEER) == replace(SAID, public_key=None)
@@ -299,6 +335,7 @@ def test_i7_public_key_that_is_none_is_an_error(key: bytes) -> None:
         decode(framed(identify_pb2.Identify(public_key=key).SerializeToString()))
 
 
+@pytest.mark.conforms("I7")
 def test_i7_private_addresses_of_public_peers_are_not_kept() -> None:
     loopback, private, public = (
         Multiaddr(f"/ip4/{host}/tcp/4001") for host in ("127.0.0.1", "192.168.1.5", "203.0.113.9")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from aiolibp2p.errors import InvalidValueError, RemoteProtocolError
+from aiolibp2p.errors import InvalidValueError, LimitError, RemoteProtocolError
 from aiolibp2p.identity.varint import scan_varint
 from aiolibp2p.limits import Limits
 from aiolibp2p.sansio.bitswap.cids import PREFIX_BYTES_MAX, V0_PREFIX, WANTED_CID_BYTES_MIN
@@ -46,7 +46,7 @@ class Decoder:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self.failure: RemoteProtocolError | None = None
+        self.failure: RemoteProtocolError | LimitError | None = None
         """Why nothing more is read; look at it after every call."""
         self._limits = limits
         self._length = b""
@@ -66,16 +66,18 @@ class Decoder:
             try:
                 self._receive(data, messages)
             except (_MalformedError, InvalidValueError) as error:
-                self._fail(str(error))
+                self._fail(RemoteProtocolError(str(error), protocol="bitswap"))
+            except LimitError as error:
+                self._fail(error)
         return messages
 
     def receive_eof(self) -> None:
         """Take note of the end of the stream: inside a message it is a failure."""
         if self.failure is None and (self._length or self._missing >= 0):
-            self._fail("the stream ended inside a message")
+            self._fail(RemoteProtocolError("the stream ended inside a message", protocol="bitswap"))
 
-    def _fail(self, why: str) -> None:
-        self.failure = RemoteProtocolError(why, protocol="bitswap")
+    def _fail(self, error: RemoteProtocolError | LimitError) -> None:
+        self.failure = error
         self._chunks.clear()
         self._length = b""
         self._buffered_bytes = 0
@@ -93,7 +95,7 @@ class Decoder:
                     return
                 self._missing, at = found
                 if self._missing > self._limits.bitswap_message_bytes:
-                    raise _MalformedError(f"a message of {self._missing} bytes")
+                    raise LimitError("bitswap_message_bytes", f"a message of {self._missing} bytes", stage="bitswap")
             missing = self._missing
             if self._chunks or end - at < missing:
                 chunk = data[at : at + missing]
@@ -278,7 +280,10 @@ class _Reading:
             self._message.presences.append(Presence(cid, kind == 0))
 
     def _cid(self, low: int, high: int) -> bytes:
-        return self._data[low:high] if high - low <= self._cid_bytes_max else b""
+        if high - low <= self._cid_bytes_max:
+            return self._data[low:high]
+        self._message.long_cids += 1
+        return b""
 
     def _skip(self) -> None:
         self._message.skipped += 1

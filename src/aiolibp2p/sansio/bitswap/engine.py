@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.limits import Limits, Refused, Timeouts, unheard
 from aiolibp2p.sansio.bitswap.ledger import Ledger
 from aiolibp2p.sansio.bitswap.message import Message
 from aiolibp2p.sansio.bitswap.scheduler import Scheduler
@@ -78,8 +78,6 @@ class Spent:
     """Bytes that streams have accepted."""
     stalls: int = 0
     """Peers given up because their time was over."""
-    squeezed: int = 0
-    """Peers given up because too much was held for stalled ones."""
     resets: int = 0
     """Response streams that were reset by peers or with their connections."""
 
@@ -90,10 +88,12 @@ class Engine(Generic[P]):
     Args:
         limits: the `bitswap_…` fields, and `connections`, which bounds the back-offs remembered.
         timeouts: `bitswap_stall`, `backoff` and `backoff_max`.
+        refused: hears of wants for which there is no room, and of peers given up because others need theirs.
     """
 
-    def __init__(self, limits: Limits, timeouts: Timeouts) -> None:
+    def __init__(self, limits: Limits, timeouts: Timeouts, refused: Refused = unheard) -> None:
         self.spent = Spent()
+        self._refused = refused
         self._limits = limits
         self._timeouts = timeouts
         # A peer that stalled is read less for, until it gives credit: go gives it at half a window.
@@ -150,7 +150,8 @@ class Engine(Generic[P]):
         if record is None:
             if not message.entries:
                 return []
-            record = self._peers[peer] = _Peer(peer, Ledger(self._limits, self._timeouts, self._waiting))
+            ledger = Ledger(self._limits, self._timeouts, self._waiting, self._refused)
+            record = self._peers[peer] = _Peer(peer, ledger)
             self._owners[record.ledger] = record
             record.resume_at = self._backoffs.get(peer, (-math.inf, 0.0))[0]
         found = record.ledger.receive(message)
@@ -267,7 +268,7 @@ class Engine(Generic[P]):
         given_up = []
         while self._stalled_bytes > self._limits.bitswap_stalled_bytes:
             oldest = next(iter(self._stalled))
-            self.spent.squeezed += 1
+            self._refused("bitswap_stalled_bytes")
             self._give_up(self._peers[oldest], now)
             given_up.append(oldest)
         return given_up

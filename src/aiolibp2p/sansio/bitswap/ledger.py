@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop, heappush
 
 from aiolibp2p.errors import InvalidValueError
-from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.limits import Limits, Refused, Timeouts, unheard
 from aiolibp2p.sansio.bitswap.cids import prefix_of, wanted_multihash
 from aiolibp2p.sansio.bitswap.message import (
     EMPTY_BYTES,
@@ -49,17 +49,19 @@ class Ledger:
         limits: `bitswap_wants_per_peer`, `bitswap_cid_bytes`, `bitswap_inline_bytes` and `bitswap_message_bytes`.
         timeouts: after `bitswap_stall` without a reset an answer counts as received.
         waiting: shared by the ledgers of a node, so that a new block finds who waits for it.
+        refused: hears of wants for which there is no room.
     """
 
-    def __init__(self, limits: Limits, timeouts: Timeouts, waiting: Waiting | None = None) -> None:
+    def __init__(
+        self, limits: Limits, timeouts: Timeouts, waiting: Waiting | None = None, refused: Refused = unheard
+    ) -> None:
         self.ignored = 0
         """Entries that were not taken: no CID, too long, a digest too short, identity."""
-        self.overflowed = 0
-        """Wants that were evicted, or not taken, because there were too many."""
         self.lost = 0
         """Answers that were given back twice, and given up."""
         self._limits = limits
         self._confirm_after = timeouts.bitswap_stall
+        self._refused = refused
         self._waiting: Waiting = {} if waiting is None else waiting
         self._wants: dict[bytes, Want] = {}
         # Entries whose want is no longer READY, or has another priority now, are passed over.
@@ -168,7 +170,7 @@ class Ledger:
         over = len(self._wants) + len(fresh) - self._limits.bitswap_wants_per_peer
         if over <= 0:
             return fresh
-        self.overflowed += over
+        self._refused("bitswap_wants_per_peer", over)
         fresh.sort(key=lambda want: (-want.priority, want.order))
         candidates = [want for want in self._wants.values() if want.state != TAKEN]
         candidates.sort(key=lambda want: (not want.lacking, want.priority, -want.order))

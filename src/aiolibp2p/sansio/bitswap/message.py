@@ -75,6 +75,8 @@ class Message:
     """What the sender still has queued for the receiver; only a hint."""
     skipped: int = 0
     """Entries, blocks and presences that were received and not understood; never sent."""
+    long_cids: int = 0
+    """How many of those because of the length of their CID."""
     dropped: int = 0
     """Entries, blocks and presences beyond what one message may bring; never sent."""
 

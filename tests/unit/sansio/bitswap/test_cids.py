@@ -65,12 +65,14 @@ def test_what_is_not_exactly_one_cid_is_refused(broken: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [20, 32, 64, 128])
+@pytest.mark.conforms("B4")
 def test_digests_of_20_to_128_bytes_may_be_wanted(size: int) -> None:
     wanted = v1(b"\x13", bytes(size))
     assert wanted_multihash(wanted, MAX_BYTES) == wanted[2:]
 
 
 @pytest.mark.parametrize("size", [0, 19, 129])
+@pytest.mark.conforms("B4")
 def test_shorter_and_longer_digests_may_not(size: int) -> None:
     with pytest.raises(InvalidValueError):
         wanted_multihash(v1(b"\x13", bytes(size)), MAX_BYTES)
@@ -81,6 +83,7 @@ def test_identity_cids_may_not_be_wanted() -> None:
         wanted_multihash(v1(b"\x00", bytes(32)), MAX_BYTES)
 
 
+@pytest.mark.conforms("B4")
 def test_a_cid_may_be_168_bytes_long_and_no_longer() -> None:
     padded = v1(b"\x13", bytes(128), codec=b"\x80" * 7 + b"\x01")
     assert wanted_multihash(padded, len(padded))

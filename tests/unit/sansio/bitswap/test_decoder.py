@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from aiolibp2p.errors import LimitError, RemoteProtocolError
 from aiolibp2p.limits import Limits
 from aiolibp2p.sansio.bitswap.cids import V0_PREFIX
 from aiolibp2p.sansio.bitswap.decoder import Decoder
@@ -14,6 +15,7 @@ from tests.unit.sansio.bitswap.wire import PbMessage, cid, frame, varint
 
 LIMITS = Limits()
 MAX = LIMITS.bitswap_message_bytes
+MAX_CID = LIMITS.bitswap_cid_bytes
 
 
 def read_one(body: bytes, limits: Limits = LIMITS) -> Message:
@@ -30,7 +32,7 @@ def failure(data: bytes, limits: Limits = LIMITS) -> str:
     decoder = Decoder(limits)
     decoder.receive_bytes(data)
     decoder.receive_eof()
-    assert decoder.failure is not None
+    assert isinstance(decoder.failure, RemoteProtocolError)
     assert decoder.failure.protocol == "bitswap"
     assert not decoder.buffered_bytes
     assert decoder.receive_bytes(b"\x00") == []
@@ -115,6 +117,15 @@ def test_one_bad_item_is_skipped_and_the_others_are_read(bad: bytes) -> None:
     assert message.skipped == 1
 
 
+@pytest.mark.parametrize(("length", "kept"), [(MAX_CID - 1, True), (MAX_CID, True), (MAX_CID + 1, False)])
+@pytest.mark.conforms("B4")
+def test_a_cid_of_the_longest_length_is_looked_at_and_a_longer_one_is_counted(length: int, kept: bool) -> None:
+    entry, presence = (delimited(number, delimited(1, bytes(length))) for number in (1, 4))
+    message = read_one(delimited(1, entry) + presence)
+    assert (len(message.entries), len(message.presences)) == (kept, kept)
+    assert message.long_cids == message.skipped == 2 * (not kept)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -133,20 +144,24 @@ def test_what_is_no_protobuf_ends_the_stream(body: bytes) -> None:
     assert failure(frame(body))
 
 
+@pytest.mark.conforms("B1")
 def test_a_message_of_exactly_4_mib_is_read() -> None:
     body = delimited(3, delimited(1, cid(1)[:4]) + delimited(2, bytes(MAX - 16)))
     assert len(body) == MAX
     assert len(read_one(body).payloads[0].data) == MAX - 16
 
 
-def test_a_longer_message_is_refused_before_it_is_taken() -> None:
+@pytest.mark.parametrize("length", [varint(MAX + 1), b"\xff" * 8 + b"\x7f"])
+@pytest.mark.conforms("B1")
+def test_a_longer_message_is_refused_before_it_is_taken(length: bytes) -> None:
     decoder = Decoder(LIMITS)
-    decoder.receive_bytes(varint(MAX + 1))
-    assert decoder.failure is not None
+    decoder.receive_bytes(length)
+    assert isinstance(decoder.failure, LimitError)
+    assert decoder.failure.limit == "bitswap_message_bytes"
 
 
-@pytest.mark.parametrize("length", [b"\x80\x00", b"\xff" * 9, b"\xff" * 8 + b"\x7f"])
-def test_a_length_that_is_not_minimal_or_too_large_is_refused(length: bytes) -> None:
+@pytest.mark.parametrize("length", [b"\x80\x00", b"\xff" * 9])
+def test_a_length_that_is_not_minimal_or_longer_than_any_is_refused(length: bytes) -> None:
     assert failure(length + bytes(3))
 
 

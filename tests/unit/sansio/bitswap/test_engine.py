@@ -10,6 +10,7 @@ from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.sansio.bitswap.engine import BATCHES_AHEAD, Engine
 from aiolibp2p.sansio.bitswap.message import Entry, Message, Presence
 from aiolibp2p.sansio.bitswap.wants import Batch
+from tests.support.refusals import Refusals, reached
 from tests.unit.sansio.bitswap.wire import cid, multihash, wants
 
 TIMEOUTS = Timeouts()
@@ -24,7 +25,8 @@ class Serving:
     def __init__(self, size: int = SIZE, **limits: int) -> None:
         self.size = size
         self.now = 0.0
-        self.engine: Engine[str] = Engine(Limits(**limits), TIMEOUTS)
+        self.refusals = Refusals()
+        self.engine: Engine[str] = Engine(Limits(**limits), TIMEOUTS, self.refusals)
 
     def receive(self, peer: str, message: Message) -> None:
         asked = self.engine.receive(peer, message, self.now)
@@ -154,7 +156,7 @@ def test_too_many_stalled_bytes_give_up_the_peer_that_stalled_longest() -> None:
     assert serving.block("b") == []
     assert serving.block("a") == []
     assert serving.block("c") == ["b"]
-    assert serving.engine.spent.squeezed == 1
+    assert reached(serving.refusals) == {"bitswap_stalled_bytes": 1}
     ledger = serving.engine.ledger("b")
     assert ledger is not None
     assert ledger.ready == 1

@@ -11,6 +11,7 @@ from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.sansio.bitswap.ledger import Ledger
 from aiolibp2p.sansio.bitswap.message import Entry, Message, Presence
 from aiolibp2p.sansio.bitswap.wants import Batch
+from tests.support.refusals import Refusals
 from tests.unit.sansio.bitswap.wire import blocks, cid, cid_v0, multihash, wants
 
 MANY = 1 << 30
@@ -23,7 +24,8 @@ class Serving:
     def __init__(self, *present: int, data: Mapping[int, bytes] | None = None, **limits: int) -> None:
         self.data = {multihash(n): b"data of %d" % n for n in present}
         self.data.update({multihash(n): content for n, content in (data or {}).items()})
-        self.ledger = Ledger(Limits(**limits), Timeouts())
+        self.refusals = Refusals()
+        self.ledger = Ledger(Limits(**limits), Timeouts(), refused=self.refusals)
 
     def sizes(self, asked: list[bytes]) -> dict[bytes, int | None]:
         return {mh: len(self.data[mh]) if mh in self.data else None for mh in asked}
@@ -78,6 +80,7 @@ def test_a_missing_block_is_said_to_be_missing_only_where_that_was_asked_for() -
 
 
 @pytest.mark.parametrize(("size", "whole"), [(1024, True), (1025, False)])
+@pytest.mark.conforms("B4")
 def test_a_want_have_of_a_small_block_is_answered_with_the_block(size: int, whole: bool) -> None:
     serving = Serving(data={1: bytes(size)})
     serving.receive(wants(Entry(cid(1), want_have=True)))
@@ -93,6 +96,7 @@ def test_answers_name_the_cid_that_was_asked_for() -> None:
     assert serving.answers().presences == [Presence(cid_v0(1), True), Presence(cid(2), False)]
 
 
+@pytest.mark.conforms("B3")
 def test_higher_priorities_are_answered_first_and_equal_ones_in_order() -> None:
     serving = Serving(*range(5))
     serving.receive(wants(*(Entry(cid(n), priority) for n, priority in enumerate([1, 3, 2, 3, 1]))))
@@ -142,6 +146,7 @@ def test_a_later_want_have_does_not_take_back_a_want_block() -> None:
     assert len(serving.answers().payloads) == 1
 
 
+@pytest.mark.conforms("B3")
 def test_a_cancel_removes_a_want_in_every_state() -> None:
     serving = Serving(1, 2)
     serving.ledger.receive(wants(5))
@@ -314,14 +319,15 @@ def kept(serving: Serving) -> list[bytes]:
     return sorted(want.cid for want in serving.ledger.wants)
 
 
+@pytest.mark.conforms("B4")
 def test_wants_up_to_the_limit_are_all_kept() -> None:
     serving = Serving(*range(9), bitswap_wants_per_peer=8)
     serving.receive(wants(*range(8)))
     assert len(serving.ledger) == 8
-    assert serving.ledger.overflowed == 0
+    assert serving.refusals["bitswap_wants_per_peer"] == 0
     serving.receive(wants(8))
     assert len(serving.ledger) == 8
-    assert serving.ledger.overflowed == 1
+    assert serving.refusals["bitswap_wants_per_peer"] == 1
     assert cid(8) not in serving.ledger
 
 
@@ -337,7 +343,7 @@ def test_then_lower_priorities_give_way_to_higher_ones_only() -> None:
     serving.receive(wants(*(Entry(cid(n), n) for n in (3, 4, 5, 6))))
     serving.receive(wants(Entry(cid(2), 2), Entry(cid(1), 4), Entry(cid(9), 9)))
     assert kept(serving) == sorted(cid(n) for n in (4, 5, 6, 9))
-    assert serving.ledger.overflowed == 3
+    assert serving.refusals["bitswap_wants_per_peer"] == 3
     assert [want.cid for want in serving.ledger.wants if want.state == "ready"]
     assert blocks(serving.answers())[0] == b"data of 9"
 
@@ -347,7 +353,7 @@ def test_full_makes_room_before_it_is_taken() -> None:
     serving.receive(wants(0, 1, 2, 3))
     serving.receive(wants(3, 4, 5, 6, full=True))
     assert kept(serving) == sorted(cid(n) for n in (3, 4, 5, 6))
-    assert serving.ledger.overflowed == 0
+    assert serving.refusals["bitswap_wants_per_peer"] == 0
 
 
 def test_an_answer_on_its_way_is_not_evicted() -> None:

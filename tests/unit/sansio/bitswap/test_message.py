@@ -99,6 +99,7 @@ def test_before_1_2_0_nothing_is_said_of_presence() -> None:
 
 
 @pytest.mark.parametrize("protocol", [PROTOCOL_1_0, PROTOCOL_UNVERSIONED])
+@pytest.mark.conforms("B1")
 def test_before_1_1_0_blocks_have_no_prefix(protocol: str) -> None:
     read = written(
         Message(payloads=[Payload(b"\x00\x70\x12\x20", b"x" * 5000), Payload(b"\x00\x70\x12\x20", b"")]), protocol
@@ -107,6 +108,7 @@ def test_before_1_1_0_blocks_have_no_prefix(protocol: str) -> None:
     assert not read.payload
 
 
+@pytest.mark.conforms("B1")
 def test_only_1_2_0_supports_have() -> None:
     assert [supports_have(protocol) for protocol in PROTOCOLS] == [True, False, False, False]
 
