@@ -44,6 +44,7 @@ async def test_they_fetch_blocks_of_all_sizes_in_one_session(dialer: Dialer) -> 
     ]
 
 
+@pytest.mark.conforms("B2")
 async def test_they_fetch_many_blocks(dialer: Dialer) -> None:
     async with local_node(*numbered("many of ours", 400, 16384)) as node:
         answer = await dialer.run("blocks", node.address, "many of ours", 400, 16384)
@@ -72,6 +73,7 @@ async def test_we_fetch_blocks_of_all_sizes_in_one_session(server: Listener) -> 
         assert await node.store.get_many([cid for cid, _ in wanted]) == [data for _, data in wanted]
 
 
+@pytest.mark.conforms("B2")
 async def test_we_fetch_many_blocks(server: Listener) -> None:
     await told(server, "blocks", "many", 400, 16384)
     wanted = numbered("many", 400, 16384)

@@ -44,6 +44,7 @@ async def test_identify_tells_who_we_are(dialer: Dialer) -> None:
         assert (answer["encryption"].strip("/"), answer["muxer"]) == ("noise", "/yamux/1.0.0")
 
 
+@pytest.mark.conforms("P1")
 async def test_a_hundred_pings_are_answered(dialer: Dialer) -> None:
     async with serving() as (address, _):
         assert (await dialer.run("ping", address, 100))["n"] == 100
@@ -67,6 +68,7 @@ async def test_echo_returns_every_byte(dialer: Dialer, size: int) -> None:
 
 @pytest.mark.parametrize("stack", [pytest.param("go", marks=pytest.mark.go)])
 @pytest.mark.parametrize("size", [0, 1, 65_537])
+@pytest.mark.conforms("M3")
 async def test_a_stream_opened_lazily_works_from_its_first_byte(dialer: Dialer, size: int) -> None:
     async with serving() as (address, _):
         answer = await dialer.run("echo", address, size, "lazy")

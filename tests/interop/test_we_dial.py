@@ -56,6 +56,7 @@ async def test_identify_tells_both_sides_who_the_other_is(listener: Listener, st
         assert {str(address).partition("/p2p/")[0] for address in host.addresses} <= known
 
 
+@pytest.mark.conforms("P1")
 async def test_a_hundred_pings(listener: Listener) -> None:
     async with Host() as host:
         await host.connect(listener.addr)
@@ -223,6 +224,7 @@ async def test_a_handler_as_the_js_documentation_writes_it_sees_the_end_of_a_laz
         assert await exchange(await host.open_stream(listener.addr, STOCK_ECHO), data) == data
 
 
+@pytest.mark.conforms("M4")
 async def test_a_refusal_of_a_lazy_stream_is_raised_by_the_first_read(listener: Listener) -> None:
     async with Host() as host:
         await host.connect(listener.addr)
@@ -257,6 +259,7 @@ async def test_a_refusal_of_every_protocol_is_raised_by_open_stream(listener: Li
         assert await exchange(await host.open_stream(listener.addr, ECHO), b"alive") == b"alive"
 
 
+@pytest.mark.conforms("M10")
 async def test_the_peers_changed_protocols_arrive_by_push(peers: Peers, stack: Stack) -> None:
     listener = peers.listener(stack, "listen", *({"js": ["--port=0"], "go": ["-chunk=1"]}[stack]))  # one of its own
     async with Host() as host:

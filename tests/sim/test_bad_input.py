@@ -142,6 +142,7 @@ async def test_a_socket_that_closes_during_the_handshake_fails_the_dial_with_its
         assert (failure.by, failure.stage) == ("remote", "noise handshake")
 
 
+@pytest.mark.conforms("N7")
 async def test_another_peer_than_the_dialled_one_is_told_by_name_and_tried_once() -> None:
     async with undisturbed() as host, raw_peer() as peer, raw_peer(name="expected") as expected:
         address = peer.address.replace(str(peer.peer_id), str(expected.peer_id))
@@ -155,6 +156,7 @@ async def test_another_peer_than_the_dialled_one_is_told_by_name_and_tried_once(
         await host.connect(peer.address)
 
 
+@pytest.mark.conforms("N4")
 async def test_a_payload_whose_signature_is_not_the_identity_keys_fails_the_dial() -> None:
     async with undisturbed() as host, raw_peer() as peer:
         forge(peer)
@@ -164,6 +166,7 @@ async def test_a_payload_whose_signature_is_not_the_identity_keys_fails_the_dial
         assert (failure.protocol, failure.stage) == ("noise", "noise message 2")
 
 
+@pytest.mark.conforms("N4")
 async def test_a_payload_whose_signature_is_not_the_identity_keys_ends_an_inbound_socket() -> None:
     async with undisturbed() as host, raw_peer(initiating(MESSAGE_3)) as peer:
         forge(peer)
@@ -209,6 +212,7 @@ async def test_garbage_on_a_connection_ends_it_alone(garbage: bytes, encrypted: 
         assert await link.closed() == 0
 
 
+@pytest.mark.conforms("N12")
 async def test_a_connection_that_ends_within_a_record_was_truncated() -> None:
     async with undisturbed() as host, raw_peer() as peer:
         connection = await host.connect(peer.address)

@@ -36,6 +36,7 @@ async def test_a_connection_to_a_peer_that_does_not_read_its_socket_ends_at_the_
         assert current_loop().time_ns() <= 41 * NS
 
 
+@pytest.mark.conforms("Y17")
 async def test_a_half_open_connection_ends_at_the_keepalive_and_wakes_all_who_wait() -> None:
     """T6: no byte gets through any more."""
     async with against_raw() as (host, link, connection):

@@ -33,6 +33,7 @@ async def accepted_stream(link: RawLink, stream: Stream) -> Stream:
     return stream
 
 
+@pytest.mark.conforms("M9")
 async def test_eager_opening_that_is_never_answered_ends_at_negotiate_with_a_reset() -> None:
     async with against_raw() as (_, link, connection):
         with pytest.raises(DeadlineError) as caught:
@@ -69,6 +70,7 @@ async def test_a_cancelled_eager_opening_resets_its_stream() -> None:
         assert len(connection.streams) == 1  # identify
 
 
+@pytest.mark.conforms("M9")
 async def test_an_inbound_stream_that_never_negotiates_is_reset_at_negotiate() -> None:
     async with sim_host("ours") as host, raw_peer(initiating(MUXED)) as peer:
         link = await peer.dial(host.addresses[0])
@@ -109,6 +111,7 @@ async def test_an_acknowledgement_lets_one_waiting_open_through() -> None:
         assert loop.time_ns() == 1 * NS
 
 
+@pytest.mark.conforms("Y18")
 async def test_before_the_peer_has_spoken_ten_streams_may_be_opened() -> None:
     async def mute(link: RawLink) -> None:
         link.answers_pings = False

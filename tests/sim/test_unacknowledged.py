@@ -55,6 +55,7 @@ async def exchange(asker: Host, asked: Host) -> int:
         return current_loop().time_ns() - start_ns
 
 
+@pytest.mark.conforms("Y9")
 async def test_with_256_unacknowledged_streams_only_that_peer_is_blocked() -> None:
     """T5: whoever opens the 257th waits for `Timeouts.open_stream`; others are served, dialled and dial as ever."""
     async with beside_a_mute_peer() as (host, connection, link), sim_host("bob") as bob, sim_host("carol") as carol:

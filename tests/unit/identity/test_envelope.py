@@ -43,12 +43,14 @@ def record_bytes(peer_id: bytes, addresses: list[bytes]) -> bytes:
     return field(1, peer_id) + b"\x10\x07" + b"".join(field(3, field(1, address)) for address in addresses)
 
 
+@pytest.mark.conforms("E1")
 def test_an_envelope_of_go_libp2p_opens() -> None:
     envelope = open_envelope(bytes.fromhex(GO["envelope"]), GO["domain"], bytes.fromhex(GO["payload_type"]))
     assert envelope.payload == bytes.fromhex(GO["payload"])
     assert envelope.payload_type == bytes.fromhex(GO["payload_type"])
 
 
+@pytest.mark.conforms("E1")
 def test_the_signature_covers_domain_type_and_payload_each_with_its_length() -> None:
     signed = b"\x06domain" + b"\x04type" + b"\x07payload"
     expected = field(1, bytes(KEY.public)) + field(2, b"type") + field(3, b"payload") + field(5, KEY.sign(signed))
@@ -111,6 +113,7 @@ def test_envelopes_and_records_of_every_key_type_open(name: str) -> None:
     assert record.addresses == ADDRESSES
 
 
+@pytest.mark.conforms("I2")
 def test_a_peer_record_has_the_domain_and_type_that_go_and_js_use() -> None:
     data = seal_peer_record(KEY, 7, ADDRESSES)
     envelope = open_envelope(data, "libp2p-peer-record", b"\x03\x01")
@@ -136,6 +139,7 @@ def test_a_sequence_number_out_of_range_is_refused(seq: int) -> None:
         seal_peer_record(KEY, seq, ADDRESSES)
 
 
+@pytest.mark.conforms("I2")
 def test_the_record_of_rfc_0003_opens_too() -> None:
     payload = record_bytes(bytes(KEY.public.peer_id), [bytes(ADDRESSES[0])])
     record, _ = open_peer_record(seal(KEY, LEGACY_RECORD_DOMAIN, LEGACY_RECORD_TYPE, payload))
@@ -157,6 +161,7 @@ def test_a_record_whose_domain_or_type_is_another_is_refused(domain: str, payloa
         open_peer_record(seal(KEY, domain, payload_type, payload))
 
 
+@pytest.mark.conforms("E2")
 def test_a_record_about_another_peer_than_its_signer_is_refused() -> None:
     payload = record_bytes(bytes(PrivateKey.generate().public.peer_id), [bytes(ADDRESSES[0])])
     with pytest.raises(InvalidValueError):
@@ -169,6 +174,7 @@ def test_a_record_that_does_not_parse_is_refused() -> None:
     assert str(caught.value) == "not the protobuf of a peer record"
 
 
+@pytest.mark.conforms("E2")
 def test_the_signature_is_checked_before_the_record_is_parsed() -> None:
     data = bytearray(seal(KEY, PEER_RECORD_DOMAIN, PEER_RECORD_TYPE, b"\xff"))
     data[-1] ^= 1
@@ -177,6 +183,7 @@ def test_the_signature_is_checked_before_the_record_is_parsed() -> None:
     assert str(caught.value) == "the signature of an envelope for libp2p-peer-record is wrong"
 
 
+@pytest.mark.conforms("A1")
 def test_addresses_that_are_empty_or_not_understood_do_not_cost_the_others() -> None:
     addresses = [b"", bytes(ADDRESSES[0]), b"\xe7\x07", b"\x04\x01", bytes(ADDRESSES[1])]
     payload = record_bytes(bytes(KEY.public.peer_id), addresses)

@@ -33,6 +33,7 @@ class CountingEntropy:
 
 
 @pytest.mark.parametrize("key_type", KeyType, ids=lambda key_type: key_type.name)
+@pytest.mark.conforms("K1")
 def test_the_specifications_private_key_gives_its_public_key_and_the_peer_id(key_type: KeyType) -> None:
     vector = VECTORS[key_type.name.lower()]
     key = PrivateKey.from_bytes(bytes.fromhex(vector["private"]))
@@ -119,12 +120,14 @@ def test_only_a_key_whose_encoding_is_short_is_held_by_its_peer_id(key_type: Key
     assert bytes(public.peer_id).startswith(b"\x00" if is_short else b"\x12\x20")
 
 
+@pytest.mark.conforms("K3")
 def test_the_old_form_with_the_public_key_twice_is_read_and_written_in_the_new() -> None:
     old = b"\x08\x01\x12\x60" + PRIVATE[4:] + PRIVATE[36:]
     assert bytes(PrivateKey.from_bytes(old)) == PRIVATE
 
 
 @pytest.mark.parametrize("position", [36, 67, 68, 99])
+@pytest.mark.conforms("K3")
 def test_an_old_form_with_a_changed_copy_is_refused(position: int) -> None:
     old = bytearray(b"\x08\x01\x12\x60" + PRIVATE[4:] + PRIVATE[36:])
     old[position] ^= 1
@@ -173,6 +176,7 @@ NOT_DETERMINISTIC = {
 
 
 @pytest.mark.parametrize("what", NOT_DETERMINISTIC)
+@pytest.mark.conforms("K1")
 def test_only_the_deterministic_encoding_of_a_public_key_is_accepted(what: str) -> None:
     with pytest.raises(InvalidValueError):
         PublicKey.from_bytes(NOT_DETERMINISTIC[what])

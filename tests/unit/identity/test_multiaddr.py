@@ -19,6 +19,7 @@ PEER = PeerId.parse("12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")
 
 
 @pytest.mark.parametrize("vector", VECTORS["valid"], ids=lambda vector: vector["text"])
+@pytest.mark.conforms("A1")
 def test_text_and_bytes_are_those_of_the_vectors(vector: dict[str, str]) -> None:
     data = bytes.fromhex(vector["bytes"])
     assert bytes(Multiaddr(vector["text"])) == data
@@ -28,6 +29,7 @@ def test_text_and_bytes_are_those_of_the_vectors(vector: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize("vector", VECTORS["aliases"], ids=lambda vector: vector["text"])
+@pytest.mark.conforms("A1")
 def test_other_texts_of_an_address_become_the_canonical_one(vector: dict[str, str]) -> None:
     assert str(Multiaddr(vector["text"])) == vector["canonical"]
     assert Multiaddr(vector["text"]) == Multiaddr(vector["canonical"])

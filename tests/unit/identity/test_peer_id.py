@@ -26,6 +26,7 @@ def test_the_id_of_an_encoded_key_is_its_multihash(name: str) -> None:
 
 
 @pytest.mark.parametrize("texts", PEER_IDS, ids=lambda texts: texts["base58"])
+@pytest.mark.conforms("K2")
 def test_the_specifications_texts_are_read(texts: dict[str, str]) -> None:
     peer_id = PeerId.parse(texts["base58"])
     assert str(peer_id) == texts["base58"]
@@ -33,12 +34,14 @@ def test_the_specifications_texts_are_read(texts: dict[str, str]) -> None:
     assert PeerId.parse(peer_id.to_cid_text()) == peer_id
 
 
+@pytest.mark.conforms("K2")
 def test_a_cid_is_read_in_every_encoding_of_multibase() -> None:
     peer_id = PeerId.parse(ED25519["peer_id"])
     assert PeerId.parse("f0172" + bytes(peer_id).hex()) == peer_id
     assert str(PeerId.parse("k51qzi5uqu5dhb6l8spkdx7yxafegfkee5by8h7lmjh2ehc2sgg34z7c15vzqs")).startswith("12D3KooW")
 
 
+@pytest.mark.conforms("K2")
 def test_a_key_of_42_bytes_is_its_own_hash_and_one_of_43_is_hashed() -> None:
     assert bytes(PeerId.from_encoded_key(b"k" * INLINE_KEY_BYTES_MAX)) == b"\x00\x2a" + b"k" * 42
     assert bytes(PeerId.from_encoded_key(b"k" * (INLINE_KEY_BYTES_MAX + 1)))[:2] == b"\x12\x20"

@@ -64,6 +64,7 @@ MODULUS, EXPONENT, *_ = parts()
 
 
 @pytest.mark.parametrize("name", BOUNDS)
+@pytest.mark.conforms("K4")
 def test_keys_of_the_least_and_of_the_most_bits_work(name: str) -> None:
     key = PrivateKey.from_bytes(bytes.fromhex(BOUNDS[name]["private"]))
     assert bytes(key).hex() == BOUNDS[name]["private"]
@@ -97,6 +98,7 @@ def test_a_key_is_not_made_from_a_given_entropy() -> None:
 
 
 @pytest.mark.parametrize("bits", [512, 1024, 2047, 8193, 8200, 16384])
+@pytest.mark.conforms("K4")
 def test_a_public_key_with_too_few_or_too_many_bits_is_refused(bits: int) -> None:
     with pytest.raises(InvalidValueError) as caught:
         RsaVerifier(pkix(1 << (bits - 1) | 1, EXPONENT))

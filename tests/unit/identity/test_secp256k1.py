@@ -30,6 +30,7 @@ def test_a_signature_is_that_of_rfc_6979_with_a_low_s() -> None:
     assert decode_dss_signature(KEY.sign(b"Satoshi Nakamoto")) == (r, s)
 
 
+@pytest.mark.conforms("K4")
 def test_every_signature_has_a_low_s_and_its_twin_with_the_high_one_verifies_too() -> None:
     verifier = Secp256k1Verifier(KEY.public_data)
     for number in range(20):

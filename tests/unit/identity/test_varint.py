@@ -39,12 +39,14 @@ def test_numbers_out_of_range_are_not_encoded(number: int) -> None:
 
 
 @pytest.mark.parametrize("encoded", ["8000", "ff00", "80808000", "808080808080808000"])
+@pytest.mark.conforms("V1")
 def test_encodings_that_are_not_minimal_are_refused(encoded: str) -> None:
     with pytest.raises(InvalidValueError):
         decode_varint(bytes.fromhex(encoded))
 
 
 @pytest.mark.parametrize("encoded", ["ff" * 9, "ff" * 9 + "01", "80" * 20])
+@pytest.mark.conforms("V1")
 def test_more_than_nine_bytes_are_refused(encoded: str) -> None:
     with pytest.raises(InvalidValueError):
         scan_varint(bytes.fromhex(encoded))

@@ -332,6 +332,7 @@ async def test_a_callback_that_raises_resets_its_stream_only() -> None:
 # -- negotiation and ends ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms("M4")
 async def test_a_lazy_stream_learns_of_a_refusal_in_its_first_read() -> None:
     async with two_hosts() as (alice, bob, connection):
         stream = await alice.open_stream(bob.peer_id, OTHER)

@@ -18,6 +18,7 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize("sizes", [(0, 0), (1, 0), (0, 1), (5 * MIB + 3, 0), (0, 5 * MIB + 3), (MIB, 2 * MIB)])
+@pytest.mark.conforms("F1")
 async def test_perf_moves_that_many_bytes_both_ways(sizes: tuple[int, int]) -> None:
     async with two_hosts(serve_perf=True) as (alice, bob, connection):
         steps: list[int] = []
@@ -37,6 +38,7 @@ async def test_perf_measures_each_direction() -> None:
         assert 1 < result.download_seconds < 2
 
 
+@pytest.mark.conforms("F1")
 async def test_perf_is_off_unless_asked_for() -> None:
     async with two_hosts() as (alice, bob, _connection):
         with pytest.raises(NegotiationError):

@@ -40,6 +40,7 @@ async def test_a_ping_is_the_round_trip() -> None:
         assert await bob.ping(alice.peer_id) == 0.1
 
 
+@pytest.mark.conforms("P2")
 async def test_many_pings_use_one_stream_and_no_task() -> None:
     async with two_hosts() as (alice, bob, connection):
         await alice.ping(bob.peer_id)
@@ -70,6 +71,7 @@ async def test_a_cancelled_ping_takes_its_answer_with_it() -> None:
         assert await alice.ping(bob.peer_id) == 0.1
 
 
+@pytest.mark.conforms("P3")
 async def test_a_responder_that_closed_a_quiet_stream_costs_a_new_one_and_no_error() -> None:
     async with against_raw() as (host, link, connection):
         answering(link)
@@ -119,6 +121,7 @@ async def test_a_peer_without_ping_refuses() -> None:
 
 
 @pytest.mark.parametrize("answer", [bytes(32), b"\x01" * 31 + b"\x02", bytes(64)])
+@pytest.mark.conforms("P3")
 async def test_another_answer_than_the_question_breaks_the_protocol(answer: bytes) -> None:
     def lie(frame: Frame) -> None:
         if HEADER in frame.body:
@@ -186,6 +189,7 @@ async def inbound(host: Host, peer) -> RawLink:  # type: ignore[no-untyped-def]
     return link
 
 
+@pytest.mark.conforms("P1")
 async def test_the_answer_leaves_in_the_instant_of_the_question_and_repeatedly() -> None:
     async with sim_host("ours") as host, raw_peer(initiating()) as peer:
         link = await inbound(host, peer)
@@ -203,6 +207,7 @@ async def test_the_answer_leaves_in_the_instant_of_the_question_and_repeatedly()
         assert host._ping_responder._open == {}
 
 
+@pytest.mark.conforms("P2")
 async def test_two_streams_of_a_peer_are_served_over_all_its_connections_and_a_third_is_reset() -> None:
     async with sim_host("ours") as host, raw_peer(initiating()) as peer, raw_peer(initiating(), "b") as other:
         links = [await inbound(host, peer) for _ in range(2)]

@@ -38,6 +38,7 @@ def responder(*protocols: str) -> Responder:
     return Responder(protocols, lambda: protocols)
 
 
+@pytest.mark.conforms("M1")
 def test_m1_message_has_varint_length_and_newline() -> None:
     assert encode_message("/multistream/1.0.0") == HEADER == b"\x13/multistream/1.0.0\n"
     assert encode_message("na") == NA == b"\x03\x6e\x61\x0a"
@@ -47,6 +48,7 @@ def test_m1_message_has_varint_length_and_newline() -> None:
 
 
 @pytest.mark.parametrize("first", [b"\x0c/echo/1.0.0\n", NA, b"\x13/multistream/2.0.0\n", b"GET / HTTP/1.1\r\n"])
+@pytest.mark.conforms("M2")
 def test_m2_first_message_other_than_the_header_aborts(first: bytes) -> None:
     for negotiation in (responder(ECHO), EagerInitiator([ECHO]), LazyInitiator(ECHO)):
         with pytest.raises(RemoteProtocolError) as caught:
@@ -54,6 +56,7 @@ def test_m2_first_message_other_than_the_header_aborts(first: bytes) -> None:
         assert caught.value.protocol == "multistream-select"
 
 
+@pytest.mark.conforms("M3")
 def test_m3_responder_takes_header_proposal_and_payload_in_one_chunk() -> None:
     negotiation = responder(PING, ECHO)
     assert negotiation.receive_bytes(proposal(ECHO) + b"payload") == ECHO
@@ -76,6 +79,7 @@ def test_m3_responder_takes_single_bytes_and_answers_the_header_first() -> None:
 
 
 @pytest.mark.parametrize("initiator", [lambda: LazyInitiator(ECHO), lambda: EagerInitiator([ECHO, PING])])
+@pytest.mark.conforms("M3")
 def test_m3_initiator_sends_header_and_first_proposal_at_once(initiator: object) -> None:
     assert callable(initiator)
     negotiation = initiator()
@@ -86,12 +90,14 @@ def test_m3_initiator_sends_header_and_first_proposal_at_once(initiator: object)
     assert negotiation.bytes_to_send() == b""
 
 
+@pytest.mark.conforms("M3")
 def test_m3_initiator_takes_header_answer_and_payload_in_one_chunk() -> None:
     for negotiation in (LazyInitiator(ECHO), EagerInitiator([ECHO])):
         assert negotiation.receive_bytes(memoryview(proposal(ECHO) + b"answer")) == ECHO
         assert negotiation.unread == b"answer"
 
 
+@pytest.mark.conforms("M4")
 def test_m4_lazy_initiator_learns_of_na() -> None:
     negotiation = LazyInitiator(ECHO)
     assert negotiation.receive_bytes(HEADER + NA[:2]) is None
@@ -131,6 +137,7 @@ def test_initiators_refuse_an_answer_that_was_not_proposed() -> None:
             negotiation.receive_bytes(HEADER + encode_message("/b"))
 
 
+@pytest.mark.conforms("M5")
 def test_m5_message_of_the_limit_is_sent_and_accepted() -> None:
     assert len(encode_message(LONGEST)) == MESSAGE_BYTES + 2
     negotiation = responder(LONGEST)
@@ -146,6 +153,7 @@ def test_m5_text_that_is_no_message_cannot_be_proposed(text: str) -> None:
             propose(text)
 
 
+@pytest.mark.conforms("M5")
 def test_m5_oversized_length_is_refused_before_the_message_arrives() -> None:
     reader = MessageReader()
     reader.feed(b"\x81\x08")
@@ -153,6 +161,7 @@ def test_m5_oversized_length_is_refused_before_the_message_arrives() -> None:
         reader.next_message()
 
 
+@pytest.mark.conforms("M5")
 def test_m5_no_more_than_one_unfinished_message_is_kept() -> None:
     reader = MessageReader()
     reader.feed(encode_message(ECHO) * 1000 + encode_message(LONGEST)[:-1])
@@ -162,6 +171,7 @@ def test_m5_no_more_than_one_unfinished_message_is_kept() -> None:
     assert len(reader.take_rest()) == MESSAGE_BYTES + 1
 
 
+@pytest.mark.conforms("M6")
 def test_m6_ls_is_answered_with_a_nested_list() -> None:
     negotiation = responder("/a", "/b/1")
     assert negotiation.receive_bytes(HEADER + b"\x03ls\n") is None
@@ -169,6 +179,7 @@ def test_m6_ls_is_answered_with_a_nested_list() -> None:
     assert negotiation.receive_bytes(encode_message("/a")) == "/a"
 
 
+@pytest.mark.conforms("M6")
 def test_m6_ls_without_a_listing_is_answered_na() -> None:
     negotiation = Responder({ECHO})
     assert negotiation.receive_bytes(HEADER + b"\x03ls\n") is None
@@ -187,6 +198,7 @@ def test_m6_list_is_cut_at_the_longest_message() -> None:
 
 
 @pytest.mark.parametrize("message", MALFORMED.values(), ids=MALFORMED)
+@pytest.mark.conforms("M7")
 def test_m7_malformed_message_is_an_error_in_every_role(message: bytes) -> None:
     for negotiation in (responder(ECHO), EagerInitiator([ECHO]), LazyInitiator(ECHO)):
         with pytest.raises(RemoteProtocolError) as caught:
@@ -196,6 +208,7 @@ def test_m7_malformed_message_is_an_error_in_every_role(message: bytes) -> None:
             negotiation.receive_bytes(b"")
 
 
+@pytest.mark.conforms("M8")
 def test_m8_unknown_protocols_are_answered_na() -> None:
     negotiation = responder(ECHO)
     assert negotiation.receive_bytes(HEADER + encode_message("/libp2p/simultaneous-connect")) is None
@@ -219,6 +232,7 @@ def test_m9_ls_counts_as_a_refusal() -> None:
         responder(ECHO).receive_bytes(HEADER + b"\x03ls\n" * (REFUSALS + 1))
 
 
+@pytest.mark.conforms("M10")
 def test_m10_the_protocols_are_asked_for_every_proposal() -> None:
     spoken: set[str] = set()
     negotiation = Responder(lambda protocol: protocol in spoken)

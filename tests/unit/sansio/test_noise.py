@@ -116,6 +116,7 @@ class RawPeer:
         return self.handshake.receive_bytes(framed(self.pattern.write_message(payload)))
 
 
+@pytest.mark.conforms("N1")
 def test_n1_the_published_vector_of_this_protocol_name() -> None:
     vector = json.loads(VECTOR.read_text())
 
@@ -140,6 +141,7 @@ def test_n1_the_published_vector_of_this_protocol_name() -> None:
         assert ends[number % 2].decrypt(framed(ciphertext)) == ([payload], len(ciphertext) + 2)
 
 
+@pytest.mark.conforms("N1")
 def test_n1_prologues_must_agree() -> None:
     ours, theirs = initiator(), responder(prologue=b"libp2p-webrtc-noise:")
     theirs.receive_bytes(ours.bytes_to_send())
@@ -202,12 +204,14 @@ def test_unread_is_what_follows_the_last_message() -> None:
             handshake.receive_bytes(b"late")
 
 
+@pytest.mark.conforms("N2")
 def test_n2_lengths_are_two_bytes_big_endian() -> None:
     message = initiator().bytes_to_send()
     assert message[:2] == b"\x00\x20"
     assert len(message) == 34
 
 
+@pytest.mark.conforms("N2")
 def test_n2_handshake_message_of_the_limit_is_taken() -> None:
     handshake = initiator(expected=None)
     peer = RawPeer(handshake)
@@ -226,6 +230,7 @@ def test_n2_impossible_length_is_refused_before_the_message_arrives(size: int) -
     assert (caught.value.protocol, caught.value.stage) == ("noise", "noise message 2")
 
 
+@pytest.mark.conforms("N2")
 def test_n2_records_hold_at_most_65519_bytes_of_plaintext() -> None:
     ours, theirs = channels()
     data = bytes(range(256)) * 1024
@@ -262,6 +267,7 @@ def test_every_call_has_an_output_of_its_own() -> None:
     assert b"".join(theirs.decrypt(first)[0]) == b"a" * 200_000
 
 
+@pytest.mark.conforms("N3")
 def test_n3_empty_records_are_skipped() -> None:
     cipher = ChaCha20Poly1305(b"2" * 32)
     records = [
@@ -282,6 +288,7 @@ def test_n3_nothing_is_sent_for_nothing() -> None:
 @pytest.mark.parametrize(
     "damage", [{"signed": bytes(32)}, {"prefix": b"noise-libp2p-static-key"}, {"prefix": b""}], ids=str
 )
+@pytest.mark.conforms("N4")
 def test_n4_a_signature_over_anything_but_the_static_key_fails(end: str, damage: dict[str, bytes]) -> None:
     handshake = initiator() if end == "initiator" else responder()
     peer = RawPeer(handshake)
@@ -295,12 +302,14 @@ def test_n4_a_signature_over_anything_but_the_static_key_fails(end: str, damage:
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xff", b"\x0a\x02\x08\x01", b"\x12\x01x"], ids=repr)
+@pytest.mark.conforms("N4")
 def test_n4_a_payload_without_a_key_fails(payload: bytes) -> None:
     for handshake in (initiator(), responder()):
         with pytest.raises(RemoteProtocolError):
             RawPeer(handshake).send(payload)
 
 
+@pytest.mark.conforms("N5")
 def test_n5_extensions_travel_in_messages_two_and_three_only() -> None:
     ours, theirs = initiator(), responder()
     first = ours.bytes_to_send()
@@ -312,6 +321,7 @@ def test_n5_extensions_travel_in_messages_two_and_three_only() -> None:
     assert len(ours.bytes_to_send()) == 2 + 48 + len(IDENTITIES["dialler"].payload((YAMUX,))) + 16
 
 
+@pytest.mark.conforms("N5")
 def test_n5_a_payload_in_message_one_is_ignored() -> None:
     handshake = responder()
     peer = XXHandshake(
@@ -321,6 +331,7 @@ def test_n5_a_payload_in_message_one_is_ignored() -> None:
     assert handshake.bytes_to_send() != b""
 
 
+@pytest.mark.conforms("N6")
 def test_n6_payload_has_the_fields_of_the_specification() -> None:
     payload = IDENTITIES["dialler"].payload((YAMUX, MPLEX))
     encoded_key = bytes(KEYS["dialler"].public)
@@ -330,6 +341,7 @@ def test_n6_payload_has_the_fields_of_the_specification() -> None:
     assert b"\x22" + bytes((len(extensions),)) not in IDENTITIES["dialler"].payload(())
 
 
+@pytest.mark.conforms("N6")
 def test_n6_unknown_fields_and_the_old_data_field_are_ignored() -> None:
     peer = RawPeer(initiator())
     result = peer.send(peer.payload() + b"\x1a\x04data" + b"\x22\x05\x0a\x03abc" + b"\x7a\x01x")
@@ -337,6 +349,7 @@ def test_n6_unknown_fields_and_the_old_data_field_are_ignored() -> None:
     assert result.peer_muxers == ()
 
 
+@pytest.mark.conforms("N7")
 def test_n7_another_peer_than_the_dialled_one_is_refused() -> None:
     peer = RawPeer(initiator(), signer="other")
     with pytest.raises(PeerIdMismatchError) as caught:
@@ -365,6 +378,7 @@ def test_n7_a_lie_about_the_key_is_no_mismatch() -> None:
         ([], [], None),
     ],
 )
+@pytest.mark.conforms("N8")
 def test_n8_the_first_of_the_initiators_muxers_that_both_have(
     dialler: list[str], listener: list[str], muxer: str | None
 ) -> None:
@@ -373,6 +387,7 @@ def test_n8_the_first_of_the_initiators_muxers_that_both_have(
     assert (ours.peer_muxers, theirs.peer_muxers) == (tuple(listener), tuple(dialler))
 
 
+@pytest.mark.conforms("N8")
 def test_n8_lists_without_overlap_fail_the_handshake() -> None:
     ours, theirs = initiator(muxers=[YAMUX]), responder(muxers=[MPLEX])
     theirs.receive_bytes(ours.bytes_to_send())
@@ -389,6 +404,7 @@ def test_n8_a_muxer_that_is_not_utf8_is_nobodys() -> None:
     assert result.muxer == YAMUX
 
 
+@pytest.mark.conforms("N9")
 def test_n9_early_data_is_not_looked_at_before_the_signature() -> None:
     handshake = initiator()
     peer = RawPeer(handshake)
@@ -398,6 +414,7 @@ def test_n9_early_data_is_not_looked_at_before_the_signature() -> None:
     assert handshake.unread == b""
 
 
+@pytest.mark.conforms("N10")
 def test_n10_the_last_nonce_is_never_used() -> None:
     ours, theirs = channels()
     ours._sent = theirs._received = NONCES - 2
@@ -412,6 +429,7 @@ def test_n10_the_last_nonce_is_never_used() -> None:
 
 
 @pytest.mark.parametrize("flipped", [2, 20, 65536])
+@pytest.mark.conforms("N10")
 def test_n10_a_changed_record_ends_both_directions(flipped: int) -> None:
     ours, theirs = channels()
     wire = bytearray(ours.encrypt([b"before"]) + ours.encrypt([bytes(PLAINTEXT_BYTES)]))
@@ -426,6 +444,7 @@ def test_n10_a_changed_record_ends_both_directions(flipped: int) -> None:
         theirs.encrypt([b"x"])
 
 
+@pytest.mark.conforms("N10")
 def test_n10_a_repeated_record_is_fatal() -> None:
     ours, theirs = channels()
     wire = ours.encrypt([b"once"])
@@ -463,6 +482,7 @@ def test_an_answer_of_another_protocol_breaks_the_handshake() -> None:
         initiator().receive_bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
+@pytest.mark.conforms("N11")
 def test_n11_the_static_key_is_signed_once_for_all_handshakes() -> None:
     identity = IDENTITIES["dialler"]
     assert identity.payload((YAMUX,)) is identity.payload([YAMUX])
@@ -476,6 +496,7 @@ def test_n11_ephemeral_keys_differ_from_handshake_to_handshake() -> None:
     assert first != second
 
 
+@pytest.mark.conforms("N12")
 def test_n12_a_record_cut_by_the_end_of_stream_is_an_error() -> None:
     ours, theirs = channels()
     wire = ours.encrypt([b"whole"]) + ours.encrypt([b"cut"])

@@ -44,6 +44,7 @@ def broke_protocol(session: YamuxSession) -> bool:
     return sent(session)[-1] == go_away(GO_AWAY_PROTOCOL_ERROR)
 
 
+@pytest.mark.conforms("Y1")
 def test_header_is_version_type_flags_id_and_length_in_network_order() -> None:
     """Y1: 12 bytes, version 0."""
     session = YamuxSession(initiator=True, limits=Limits(), timeouts=Timeouts(), now=0.0)
@@ -53,6 +54,7 @@ def test_header_is_version_type_flags_id_and_length_in_network_order() -> None:
     assert joined(session.bytes_to_send(1)) == bytes.fromhex("00 00 0001 00000001 00000002") + b"hi"
 
 
+@pytest.mark.conforms("Y1")
 def test_initiator_opens_odd_ids_and_responder_even_ones() -> None:
     """Y1."""
     assert [new_session().open_stream().id for _ in range(2)] == [1, 1]
@@ -62,6 +64,7 @@ def test_initiator_opens_odd_ids_and_responder_even_ones() -> None:
 
 
 @pytest.mark.parametrize("frame", [Frame(0, 0, 0, 0, version=1), Frame(1, SYN, 2, 0, version=255), Frame(4, 0, 0, 0)])
+@pytest.mark.conforms("Y1")
 def test_unknown_version_or_type_ends_with_go_away_1(frame: Frame) -> None:
     """Y1: other version = GoAway(1)."""
     session = new_session()
@@ -71,6 +74,7 @@ def test_unknown_version_or_type_ends_with_go_away_1(frame: Frame) -> None:
 
 @pytest.mark.parametrize("frame", [data(0, flags=SYN), update(0, flags=SYN)])
 @pytest.mark.parametrize("initiator", [True, False])
+@pytest.mark.conforms("Y1")
 def test_stream_zero_cannot_be_opened(frame: Frame, initiator: bool) -> None:
     """Y1: id 0 only for ping and go-away."""
     session = new_session(initiator=initiator)
@@ -87,6 +91,7 @@ def test_ids_are_used_up_after_the_largest() -> None:
         session.open_stream()
 
 
+@pytest.mark.conforms("Y2")
 def test_stream_opens_by_window_update_or_by_data() -> None:
     """Y2: SYN via data or window update; ACK must be sent."""
     session = listening()
@@ -96,6 +101,7 @@ def test_stream_opens_by_window_update_or_by_data() -> None:
     assert session.streams[3].read(100) == b"early"
 
 
+@pytest.mark.conforms("Y2")
 def test_data_may_follow_syn_before_ack() -> None:
     """Y2: both ways."""
     session = new_session()
@@ -110,6 +116,7 @@ def test_data_may_follow_syn_before_ack() -> None:
     assert read_all(server.streams[1]) == b"onetwo"
 
 
+@pytest.mark.conforms("Y2")
 def test_ack_leaves_on_the_first_data_when_there_is_some() -> None:
     """Y2: ACK likewise."""
     session = listening()
@@ -121,6 +128,7 @@ def test_ack_leaves_on_the_first_data_when_there_is_some() -> None:
 
 
 @pytest.mark.parametrize("frame", [data(1, b"x", ACK), update(1, 5, ACK), data(1, b"x"), update(1, flags=RST)])
+@pytest.mark.conforms("Y2")
 def test_any_answer_acknowledges(frame: Frame) -> None:
     """Y2: ACK comes on data or a window update; RST rejects."""
     session = new_session(yamux_ack_backlog=1)
@@ -132,6 +140,7 @@ def test_any_answer_acknowledges(frame: Frame) -> None:
     assert session.openable
 
 
+@pytest.mark.conforms("Y3")
 def test_each_side_may_send_256_kib_at_once() -> None:
     """Y3: the initial window, each way."""
     session = new_session()
@@ -145,6 +154,7 @@ def test_each_side_may_send_256_kib_at_once() -> None:
 
 
 @pytest.mark.parametrize("flags", [SYN, 0])
+@pytest.mark.conforms("Y3")
 def test_window_update_in_the_opening_enlarges(flags: int) -> None:
     """Y3: window update in the SYN (or ACK) may enlarge; the delta is additive."""
     if flags:
@@ -159,6 +169,7 @@ def test_window_update_in_the_opening_enlarges(flags: int) -> None:
     assert session.streams[1].credit == WINDOW + 1024
 
 
+@pytest.mark.conforms("Y3")
 def test_window_may_reach_the_largest_u32_and_no_more() -> None:
     """Y3: u32 overflow is an error."""
     session = listening()
@@ -171,6 +182,7 @@ def test_window_may_reach_the_largest_u32_and_no_more() -> None:
 
 
 @pytest.mark.parametrize(("extra", "over"), [(-1, False), (0, False), (1, True)])
+@pytest.mark.conforms("Y4")
 def test_payload_is_counted_against_the_window(extra: int, over: bool) -> None:
     """Y4: receiving beyond the window = protocol error, GoAway 1; edge −1, 0, +1."""
     session = listening()
@@ -183,6 +195,7 @@ def test_payload_is_counted_against_the_window(extra: int, over: bool) -> None:
         assert broke_protocol(session)
 
 
+@pytest.mark.conforms("Y4")
 def test_too_long_frame_is_refused_at_its_header() -> None:
     """Y4: nothing of it is buffered."""
     session = listening()
@@ -192,6 +205,7 @@ def test_too_long_frame_is_refused_at_its_header() -> None:
     assert stream.unread_bytes == 0
 
 
+@pytest.mark.conforms("Y4")
 def test_only_data_payload_counts() -> None:
     """Y4: headers and other frames are free."""
     session = listening()
@@ -202,6 +216,7 @@ def test_only_data_payload_counts() -> None:
 
 
 @pytest.mark.parametrize("fin", [data(1, flags=FIN), update(1, flags=FIN)])
+@pytest.mark.conforms("Y5")
 def test_fin_half_closes_and_writing_goes_on(fin: Frame) -> None:
     """Y5."""
     session = listening()
@@ -220,6 +235,7 @@ def test_fin_half_closes_and_writing_goes_on(fin: Frame) -> None:
     assert session.streams == {}
 
 
+@pytest.mark.conforms("Y5")
 def test_reading_goes_on_after_our_fin() -> None:
     """Y5."""
     session = new_session()
@@ -258,6 +274,7 @@ def test_fin_of_a_frame_counts_after_its_last_byte() -> None:
     assert (stream.read(10), stream.at_eof) == (b"c", True)
 
 
+@pytest.mark.conforms("Y5")
 def test_data_after_fin_resets_the_stream() -> None:
     """Y5: data after FIN from the peer = error; other streams are not harmed, and the payload is consumed."""
     session = listening()
@@ -280,6 +297,7 @@ def test_empty_data_and_second_fin_after_fin_are_harmless() -> None:
 
 
 @pytest.mark.parametrize("rst", [data(1, b"ignored", RST), update(1, flags=RST)])
+@pytest.mark.conforms("Y6")
 def test_rst_drops_both_halves_at_once(rst: Frame) -> None:
     """Y6."""
     session = listening()
@@ -310,6 +328,7 @@ def test_our_reset_is_one_frame_and_nothing_queued_leaves() -> None:
     assert sent(session) == [update(1, flags=RST)]
 
 
+@pytest.mark.conforms("Y6")
 def test_late_frames_for_a_dead_id_are_ignored_and_their_payload_consumed() -> None:
     """Y6; js-libp2p sends window updates after its own FIN."""
     session = listening()
@@ -345,6 +364,7 @@ def test_late_window_update_after_both_fins_is_ignored() -> None:
     assert not session.has_output
 
 
+@pytest.mark.conforms("Y7")
 def test_ping_is_echoed_with_its_opaque_value() -> None:
     """Y7."""
     session = new_session()
@@ -352,6 +372,7 @@ def test_ping_is_echoed_with_its_opaque_value() -> None:
     assert sent(session) == [ping(0, ACK), ping(0xFFFF_FFFF, ACK)]
 
 
+@pytest.mark.conforms("Y7")
 def test_unsolicited_ping_ack_is_ignored() -> None:
     """Y7: also one with another value, and a ping without flags."""
     session = new_session()

@@ -42,6 +42,7 @@ TIMES = Timeouts(keepalive=30.0, keepalive_answer=10.0)
 # -- keepalive -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms("Y17")
 def test_quiet_peer_is_pinged_at_keepalive_and_given_up_at_keepalive_answer() -> None:
     """Y17: exact times."""
     session = new_session(timeouts=TIMES, now=100.0)

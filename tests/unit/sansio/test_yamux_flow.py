@@ -94,6 +94,7 @@ def test_urgent_bytes_need_no_room_but_credit() -> None:
 
 
 @pytest.mark.parametrize(("read", "returned"), [(HALF - 1, 0), (HALF, HALF), (HALF + 1, HALF + 1)])
+@pytest.mark.conforms("Y11")
 def test_credit_is_returned_once_half_of_the_window_was_read(read: int, returned: int) -> None:
     """Y11: edge −1, 0, +1."""
     session = listening()
@@ -211,6 +212,7 @@ def test_read_returns_at_most_what_it_is_asked_for(max_bytes: int) -> None:
 # -- windows that grow -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.conforms("Y11")
 def test_window_doubles_when_it_was_used_up_within_four_round_trips() -> None:
     """Y11."""
     session = measured(0.01)
@@ -246,6 +248,7 @@ def test_window_never_grows_without_a_measured_round_trip() -> None:
 
 
 @pytest.mark.parametrize("most", [300 * KIB, 1 << 20, 16 << 20])
+@pytest.mark.conforms("Y11")
 def test_window_grows_to_its_maximum_and_no_further(most: int) -> None:
     """Y11: to 16 MiB."""
     session = measured(1.0, yamux_window_max=most)

@@ -64,6 +64,7 @@ def test_nothing_to_send_is_an_empty_list() -> None:
     assert session.bytes_to_send(EVERYTHING) == []
 
 
+@pytest.mark.conforms("Y12")
 def test_control_frames_leave_before_data() -> None:
     """Y12: a stream cannot hold up window updates and pings."""
     session = listening()
@@ -84,6 +85,7 @@ def opened_quietly(session: YamuxSession, stream_id: int) -> YamuxStream:
     return session.streams[stream_id]
 
 
+@pytest.mark.conforms("Y12")
 def test_streams_take_turns_frame_by_frame() -> None:
     """Y12: frames of at most 64 KiB, round robin."""
     session = new_session()
@@ -95,6 +97,7 @@ def test_streams_take_turns_frame_by_frame() -> None:
     assert all(0 < frame.length <= FRAME_BYTES for frame in frames)
 
 
+@pytest.mark.conforms("Y12")
 def test_small_stream_waits_for_one_frame_of_a_large_one() -> None:
     """Y12: what comes later is not behind all that is queued."""
     session = new_session()

@@ -43,6 +43,7 @@ def broke_protocol(session: YamuxSession) -> bool:
     return sent(session)[-1] == go_away(GO_AWAY_PROTOCOL_ERROR)
 
 
+@pytest.mark.conforms("Y8")
 def test_peers_go_away_0_forbids_new_streams_and_leaves_old_ones() -> None:
     """Y8."""
     session = new_session()
@@ -64,6 +65,7 @@ def test_peers_go_away_0_forbids_new_streams_and_leaves_old_ones() -> None:
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 0x1000, 0x1007, 0xFFFF_FFFF])
+@pytest.mark.conforms("Y8", "Y15")
 def test_go_away_with_an_error_ends_the_session(code: int) -> None:
     """Y8, Y15: any other code, known or not, is an error, and its number is kept."""
     session = new_session()
@@ -82,6 +84,7 @@ def test_we_say_go_away_once() -> None:
     assert sent(session) == [go_away(0)]
 
 
+@pytest.mark.conforms("Y9")
 def test_257th_unacknowledged_stream_waits() -> None:
     """Y9: 256 unacknowledged, then one more for each that is acknowledged."""
     session = new_session()
@@ -113,6 +116,7 @@ def test_stream_that_is_reset_before_its_ack_leaves_the_backlog() -> None:
 
 
 @pytest.mark.parametrize("frame", [update(1, flags=SYN), data(1, b"", SYN), update(2, flags=SYN), data(4, b"x", SYN)])
+@pytest.mark.conforms("Y10")
 def test_duplicate_id_or_wrong_parity_ends_with_go_away_1(frame: Frame) -> None:
     """Y10."""
     session = listening()
@@ -128,6 +132,7 @@ def test_ids_need_not_come_in_order() -> None:
     assert list(events(session)) == [5, 1, 3]
 
 
+@pytest.mark.conforms("Y13")
 def test_both_sides_full_do_not_block_each_other() -> None:
     """Y13: receiving never needs room to send; both windows and both send queues are full."""
     one, other = pair(connection_send_bytes=WINDOW, yamux_window_max=WINDOW)
@@ -147,6 +152,7 @@ def test_both_sides_full_do_not_block_each_other() -> None:
     assert mine.credit == theirs.credit == WINDOW
 
 
+@pytest.mark.conforms("Y14")
 def test_reset_code_is_in_the_length_of_a_window_update() -> None:
     """Y14: both ways; go-libp2p ships it."""
     session = listening()
@@ -158,6 +164,7 @@ def test_reset_code_is_in_the_length_of_a_window_update() -> None:
     assert sent(session) == [update(3, 0xFFFF_FFFF, RST)]
 
 
+@pytest.mark.conforms("Y14")
 def test_rst_on_a_data_frame_has_no_code() -> None:
     """Y14: never in Data frames."""
     session = listening()
@@ -167,6 +174,7 @@ def test_rst_on_a_data_frame_has_no_code() -> None:
     assert sent(session) == [ping(5, ACK)]
 
 
+@pytest.mark.conforms("Y16")
 def test_refused_stream_gets_rst_instead_of_ack() -> None:
     """Y16: excess streams get RST; what they sent is dropped."""
     session = listening()
@@ -177,6 +185,7 @@ def test_refused_stream_gets_rst_instead_of_ack() -> None:
     assert (session.streams, session.unread_bytes) == ({}, 0)
 
 
+@pytest.mark.conforms("Y18")
 def test_at_most_10_streams_leave_before_the_peers_first_frame() -> None:
     """Y18: js-libp2p aborts the muxer at more."""
     session = new_session(heard=False)

@@ -68,6 +68,7 @@ def in_memory(case: TreeCase) -> Subtree:
 
 
 @pytest.mark.parametrize("case", files())
+@pytest.mark.conforms("B6")
 def test_a_file_has_the_cid_of_the_vector(case: FileCase) -> None:
     layout = Layout(chunk_bytes=case.chunk_bytes, max_links=case.links)
     _, root = drain(file_blocks(rechunked(case.content(), case.chunk_bytes), layout))
@@ -77,6 +78,7 @@ def test_a_file_has_the_cid_of_the_vector(case: FileCase) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows lets not everyone make symbolic links")
 @pytest.mark.parametrize("case", trees(large=False))
+@pytest.mark.conforms("B6")
 def test_a_directory_on_disk_has_the_cid_of_the_vector(case: TreeCase, tmp_path: Path) -> None:
     case.write(tmp_path / "tree")
     walk = Walk(Layout(chunk_bytes=case.chunk_bytes, max_links=case.links))
