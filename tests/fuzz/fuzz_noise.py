@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from aiolibp2p.errors import NegotiationError, RemoteProtocolError
+from aiolibp2p.errors import LocalProtocolError, NegotiationError, RemoteProtocolError
 from aiolibp2p.identity.keys import PrivateKey
-from aiolibp2p.sansio.noise import NoiseChannel, NoiseHandshake, NoiseIdentity, Role, XXHandshake
+from aiolibp2p.sansio.noise import (
+    LENGTH_BYTES,
+    PAYLOAD_BYTES,
+    NoiseChannel,
+    NoiseHandshake,
+    NoiseIdentity,
+    Role,
+    XXHandshake,
+)
 
 
 class FixedEntropy:
@@ -24,9 +32,18 @@ class FixedEntropy:
 
 
 ENTROPY = FixedEntropy()
-IDENTITY = NoiseIdentity(PrivateKey.generate(ENTROPY), ENTROPY)
+IDENTITY_KEY = PrivateKey.generate(ENTROPY)
+IDENTITY = NoiseIdentity(IDENTITY_KEY, ENTROPY)
+ROLES: tuple[Role, Role] = ("initiator", "responder")
+MESSAGE_BYTES_MAX = 96 + PAYLOAD_BYTES
 STATIC = X25519PrivateKey.from_private_bytes(b"\x01" * 32)
 EPHEMERAL = X25519PrivateKey.from_private_bytes(b"\x02" * 32)
+
+
+def check(handshake: NoiseHandshake) -> None:
+    """Check that no more than one message is kept."""
+    assert len(handshake._received) <= LENGTH_BYTES + MESSAGE_BYTES_MAX
+    assert len(handshake._out) <= LENGTH_BYTES + MESSAGE_BYTES_MAX
 
 
 def receive(role: Role, data: bytes) -> None:
@@ -36,6 +53,7 @@ def receive(role: Role, data: bytes) -> None:
     for start in range(1, len(data), size):
         try:
             assert handshake.receive_bytes(data[start : start + size]) is None
+            check(handshake)
         except (RemoteProtocolError, NegotiationError):
             return
 
@@ -62,6 +80,61 @@ def payload(data: bytes) -> None:
         return
 
 
+def session(data: bytes) -> None:
+    """Carry both sides' messages and records, cut, changed, dropped and repeated as the bytes say."""
+    acts = iter(data)
+    sides = {role: NoiseHandshake(role, IDENTITY, ENTROPY) for role in ROLES}
+    channels: dict[Role, NoiseChannel] = {}
+    for role, other in (ROLES, ROLES[::-1], ROLES):
+        message = _changed(sides[role].bytes_to_send(), acts)
+        cut = next(acts, 0)
+        try:
+            for piece in (message[:cut], message[cut:]):
+                result = sides[other].receive_bytes(piece)
+                check(sides[other])
+                if result is not None:
+                    assert result.peer_id == IDENTITY_KEY.public.peer_id
+                    channels[other] = result.channel
+        except (RemoteProtocolError, NegotiationError):
+            return
+        except LocalProtocolError:
+            assert other in channels
+            return
+    if len(channels) == 2:
+        _carry_records(channels, acts)
+
+
+def _carry_records(channels: dict[Role, NoiseChannel], acts: Iterator[int]) -> None:
+    """Carry records: the next in order is taken, and nothing else ever."""
+    sent: dict[Role, list[tuple[bytes, bytes]]] = {role: [] for role in ROLES}
+    taken = dict.fromkeys(ROLES, 0)
+    kept = b""
+    for act in acts:
+        from_role, to_role = ROLES if act & 1 else ROLES[::-1]
+        data = bytes(act)
+        record = bytes(channels[from_role].encrypt([data]))
+        sent[from_role].append((record, data))
+        carried, kept = kept if act % 7 == 6 else _changed(record, acts), record
+        chunks, used = channels[to_role].decrypt(carried)
+        expected, plaintext = sent[from_role][taken[from_role]]
+        if carried == expected:
+            assert used == len(carried)
+            assert b"".join(chunks) == plaintext
+            taken[from_role] += 1
+        else:
+            assert not b"".join(chunks)
+        if channels[to_role].failure is not None or used < len(carried):
+            return  # the channel is over, or waits for the rest of a record that has no end
+
+
+def _changed(message: bytes, acts: Iterator[int]) -> bytes:
+    """Return the message as it was for an even byte, else with one byte changed."""
+    if next(acts, 0) & 1 and message:
+        at = next(acts, 0) % len(message)
+        return message[:at] + bytes((message[at] ^ (next(acts, 0) or 1),)) + message[at + 1 :]
+    return message
+
+
 def records(data: bytes) -> None:
     """Take records, true and false ones."""
     sender = NoiseChannel(b"1" * 32, b"2" * 32)
@@ -77,6 +150,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "responder": responder,
     "payload": payload,
     "records": records,
+    "session": session,
 }
 
 _INITIATOR = NoiseHandshake("initiator", IDENTITY, ENTROPY)
@@ -92,5 +166,6 @@ SEEDS: dict[str, list[bytes]] = {
         IDENTITY.payload(()),
         NoiseIdentity(PrivateKey.generate(ENTROPY), ENTROPY).payload(("/yamux/1.0.0", "/mplex/6.7.0")),
     ],
+    "session": [bytes(9), b"\x00\x40" * 3 + b"\x05\x00" * 8, b"\x00\x40\x01\x09\x01", bytes(6) + b"\x09\x00\x06\x00"],
     "records": [b"", bytes(40), b"\x00\x11" + bytes(17)],
 }

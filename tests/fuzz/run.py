@@ -1,13 +1,16 @@
-"""Fuzz one target for as long as you like: `python tests/fuzz/run.py identity.multiaddr [arguments of libFuzzer]`.
+"""Fuzz one target for as long as you like: `python -m tests.fuzz.run identity.multiaddr [arguments of libFuzzer]`.
 
-A target is a function of `fuzz_<file>.py` in this folder, in its table TARGETS; `SEEDS` there are inputs to begin with.
-With atheris installed the fuzzer follows the coverage of this package; without it Hypothesis draws the bytes.
-Without an argument the names are listed.
+A target is a function of `fuzz_<file>.py` in this folder, in its table TARGETS; `SEEDS` there and the kept inputs of
+`corpus/<target>/` are what it begins with, unless a directory is among the arguments. `--gauge=FILE` has samples of its
+memory written there. With atheris installed the fuzzer follows the coverage of this package; without it Hypothesis
+draws the bytes. Without an argument the names are listed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,7 +21,11 @@ from types import ModuleType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.gauge import Gauge
+
 FOLDER = Path(__file__).parent
+CORPUS = FOLDER / "corpus"
+GAUGE = "--gauge="
 EXAMPLES_WITHOUT_ATHERIS = 100_000
 
 
@@ -29,6 +36,20 @@ class Target:
     name: str
     run: Callable[[bytes], None]
     seeds: tuple[bytes, ...]
+
+    def kept(self) -> list[bytes]:
+        """Return the inputs that earlier campaigns have found worth keeping, and those that once failed."""
+        return [path.read_bytes() for path in sorted((CORPUS / self.name).glob("*"))]
+
+    def write_corpus(self, folder: Path) -> None:
+        """Write what there is to begin with to `folder`, each input under its hash."""
+        for data in (*self.seeds, *self.kept()):
+            (folder / name_of(data)).write_bytes(data)
+
+
+def name_of(data: bytes) -> str:
+    """Return the name of an input's file."""
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
 def _load(path: Path) -> ModuleType:
@@ -77,22 +98,37 @@ def _with_atheris(path: Path, name: str, arguments: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["aiolibp2p"]):
-        target = _find(path, name)
-    with tempfile.TemporaryDirectory() as corpus:
-        for number, seed in enumerate(target.seeds):
-            (Path(corpus) / str(number)).write_bytes(seed)
-        atheris.Setup([sys.argv[0], *arguments, corpus], target.run)
+        target = find(name, path)
+    gauges = [argument.removeprefix(GAUGE) for argument in arguments if argument.startswith(GAUGE)]
+    arguments = [argument for argument in arguments if not argument.startswith(GAUGE)]
+    run = Gauge(target.run, Path(gauges[0])) if gauges else target.run
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, program = Path(folder, "corpus"), Path(folder, "run")
+        # libFuzzer starts itself again to merge, with other arguments.
+        program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-m", "tests.fuzz.run", name])} "$@"\n')
+        program.chmod(0o700)
+        if all(argument.startswith("-") for argument in arguments):
+            corpus.mkdir()
+            target.write_corpus(corpus)
+            arguments = [*arguments, str(corpus)]
+        atheris.Setup([str(program), *arguments], run)
         atheris.Fuzz()
 
 
 def _with_hypothesis(path: Path, name: str) -> None:
-    target = _find(path, name)
+    target = find(name, path)
     inputs = st.binary() | mutations(target.seeds) if target.seeds else st.binary()
     settings(max_examples=EXAMPLES_WITHOUT_ATHERIS, deadline=None)(given(inputs)(target.run))()
 
 
-def _find(path: Path, name: str) -> Target:
-    return next(target for target in targets_of(path) if target.name == name)
+def path_of(name: str) -> Path:
+    """Return the file that a target would be in."""
+    return FOLDER / f"fuzz_{name.partition('.')[0]}.py"
+
+
+def find(name: str, path: Path | None = None) -> Target:
+    """Return a target by its name."""
+    return next(target for target in targets_of(path or path_of(name)) if target.name == name)
 
 
 def main(arguments: list[str]) -> int:
@@ -101,7 +137,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join(target.name for path in fuzz_files() for target in targets_of(path)))
         return 0
     name = arguments[0]
-    path = FOLDER / f"fuzz_{name.partition('.')[0]}.py"
+    path = path_of(name)
     if not path.is_file():
         print(f"no target is called {name}", file=sys.stderr)
         return 64

@@ -40,8 +40,8 @@ class Access:
                 found = json.loads(file.read(_FILE_BYTES_MAX))
             access = cls(str(found["address"]), str(found["token"]), int(found["pid"]))
             holder = int((repo / "lock").read_bytes())
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return None  # whoever wrote it was no daemon: brackets nested a thousand deep, a number beyond all
         return access if access.pid == holder else None
 
     @staticmethod
