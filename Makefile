@@ -13,6 +13,7 @@ LOCKED := --require-hashes --only-binary :all: --no-deps
 JS := tests/interop/js
 GO_PEER := tests/interop/go
 FUZZ_SECONDS := 60
+FUZZ_PARALLEL := 2
 # What go-libp2p 0.51 asks for in its go.mod.
 GO_MIN := 1.26.0
 
@@ -49,10 +50,7 @@ interop: $(VENV)/.test-installed peers
 	@$(PY) -m pytest tests/interop
 
 fuzz: $(VENV)/.test-installed
-	@for target in $$($(PY) tests/fuzz/run.py); do \
-	    echo "$$target for $(FUZZ_SECONDS) s"; \
-	    $(PY) tests/fuzz/run.py "$$target" -max_total_time=$(FUZZ_SECONDS) -verbosity=0; \
-	done
+	@$(PY) -m tests.fuzz.campaign --seconds $(FUZZ_SECONDS) --parallel $(FUZZ_PARALLEL)
 
 bench: $(VENV)/.test-installed peers
 	@$(PY) -m benchmarks.versus
