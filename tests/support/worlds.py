@@ -24,6 +24,8 @@ from tests.support.scripts import responding
 LISTEN = ["/ip4/127.0.0.1/tcp/0"]
 LONG_SECONDS = 20.0
 """No scenario on sockets waits for this: it is what a machine that stalls may add."""
+VIRTUAL_SECONDS = 60.0
+"""Nor does one in virtual time wait for more than this to come to hold."""
 LOOK_SECONDS = 0.002
 
 T = TypeVar("T")
@@ -66,11 +68,11 @@ class World:
         loop.call_later(seconds, passed.set_result, None)
         await passed
 
-    async def until(self, holds: Callable[[], bool], what: str = "") -> None:
+    async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds; fail when it does not come to hold."""
-        ends_ns = self.now_ns() + round((3600 if self.virtual else LONG_SECONDS) * NS)
+        ends_ns = self.now_ns() + round(self.seconds(VIRTUAL_SECONDS, LONG_SECONDS) * NS)
         while not holds():
-            assert self.now_ns() < ends_ns, f"it never came to hold {what}"
+            assert self.now_ns() < ends_ns, "it never came to hold"
             await self.pass_time(LOOK_SECONDS)
 
     async def in_time(self, awaitable: Awaitable[T]) -> T:
@@ -111,7 +113,7 @@ async def against_raw(
     world: World, script: Script | None = None, **options: Any
 ) -> AsyncIterator[tuple[Host, RawLink, Connection]]:
     """Give a host connected to a peer that does nothing by itself."""
-    async with world.host("ours", **options) as host, world.raw(script) as peer:
+    async with world.raw(script) as peer, world.host("ours", **options) as host:
         connection = await world.in_time(host.connect(peer.address))
         yield host, await world.in_time(peer.link()), connection
 
