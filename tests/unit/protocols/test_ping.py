@@ -14,6 +14,7 @@ from aiolibp2p.sansio.yamux import FIN, RESOURCE_LIMIT, RST, SYN, WINDOW_UPDATE
 from aiolibp2p.sim import Link, current_loop, current_net
 from tests.support.hosts import ECHO, against_raw, other_tasks, raw_peer, sim_host, two_hosts
 from tests.support.raw import NS, Frame, RawLink
+from tests.support.refusals import reached
 from tests.support.scripts import initiating
 
 HEADER = proposal(PROTOCOL)
@@ -219,6 +220,7 @@ async def test_two_streams_of_a_peer_are_served_over_all_its_connections_and_a_t
         await current_loop().settle()
         resets = [(f.stream_id, f.length) for f in links[1].frames if f.flags & RST]
         assert resets == [(3, RESOURCE_LIMIT)]
+        assert reached(host.refusals) == {"ping_streams": 1}
         assert host._ping_responder._open == {peer.peer_id: 2, other.peer_id: 1}
         links[0].transport.abort()
         await current_loop().settle()

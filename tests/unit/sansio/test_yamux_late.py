@@ -260,6 +260,7 @@ def test_late_bytes_for_a_forgotten_id_are_dropped_up_to_1024(sizes: tuple[int, 
     stream_id = forgotten(session)
     take(session, update(stream_id, 500), *(data(stream_id, bytes(size)) for size in sizes), data(stream_id))
     assert sent(session) == [update(stream_id, 0, RST)] * resets
+    assert refusals(session) == ({"forgotten_bytes": 1} if resets else {})
     take(session, data(stream_id, bytes(3000) if resets else b"", FIN), update(stream_id, flags=FIN))
     assert sent(session) == []
     assert session.terminated is None
@@ -277,7 +278,10 @@ def test_late_body_for_a_forgotten_id_is_consumed_in_pieces() -> None:
 def test_oldest_forgotten_id_makes_room() -> None:
     """I1: a bounded table; frames for an id that left it are ignored."""
     session = new_session(forgotten_ids=3)
-    ids = [forgotten(session) for _ in range(4)]
+    ids = [forgotten(session) for _ in range(3)]
+    assert refusals(session) == {}
+    ids.append(forgotten(session))
+    assert refusals(session) == {"forgotten_ids": 1}
     take(session, *(data(stream_id, bytes(2000)) for stream_id in ids))
     assert [frame.stream_id for frame in sent(session)] == ids[1:]
     assert not session._forgotten
