@@ -101,7 +101,8 @@ func info(ctx context.Context, o *options, target *peer.AddrInfo, _ []string) (r
 				addrs = append(addrs, a.String())
 			}
 			return result{
-				"agent": e.AgentVersion, "protocolVersion": e.ProtocolVersion, "protocols": e.Protocols,
+				"peerId": h.ID().String(),
+				"agent":  e.AgentVersion, "protocolVersion": e.ProtocolVersion, "protocols": e.Protocols,
 				"listenAddrs": addrs, "observedAddr": observed, "signedPeerRecord": e.SignedPeerRecord != nil,
 				"localAddr":  e.Conn.LocalMultiaddr().String(),
 				"encryption": state.Security, "muxer": state.StreamMultiplexer,
@@ -138,7 +139,8 @@ func echoOf(ctx context.Context, o *options, target *peer.AddrInfo, args []strin
 		return nil, err
 	}
 	return result{
-		"lazy": isLazy(s), "bytes": len(back), "sha256": digest(back), "ok": bytes.Equal(data, back),
+		"peerId": h.ID().String(),
+		"lazy":   isLazy(s), "bytes": len(back), "sha256": digest(back), "ok": bytes.Equal(data, back),
 		"openStreams": openStreams(s.Conn(), "", reportWait),
 	}, nil
 }

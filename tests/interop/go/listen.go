@@ -273,7 +273,8 @@ func report(h host.Host, s network.Stream, n *notes) error {
 		addrs = append(addrs, a.String())
 	}
 	return json.NewEncoder(s).Encode(result{
-		"open": open, "seen": noted, "protocols": protocols, "agent": agent, "protocolVersion": version,
+		"peerId": p.String(),
+		"open":   open, "seen": noted, "protocols": protocols, "agent": agent, "protocolVersion": version,
 		"signedPeerRecord": noted.signedRecord, "addrs": addrs,
 	})
 }

@@ -49,6 +49,7 @@ type result map[string]any
 
 type options struct {
 	security    string
+	keyType     string
 	concurrency int
 	chunk       int
 	pid         int
@@ -101,7 +102,11 @@ func newHost(o *options, listen ...string) (host.Host, error) {
 	if len(listen) > 0 {
 		addresses = libp2p.ListenAddrStrings(listen...)
 	}
-	return libp2p.New(security, libp2p.ResourceManager(manager), addresses)
+	key, err := newKey(o.keyType)
+	if err != nil {
+		return nil, err
+	}
+	return libp2p.New(security, libp2p.ResourceManager(manager), addresses, libp2p.Identity(key))
 }
 
 type command func(ctx context.Context, o *options, target *peer.AddrInfo, args []string) (result, error)
@@ -162,6 +167,7 @@ func eachLine(o *options, run func(o *options, words []string) result) {
 
 func declare(set *flag.FlagSet, o *options) {
 	set.StringVar(&o.security, "security", "noise", "noise or tls")
+	set.StringVar(&o.keyType, "key-type", "ed25519", "of the host's key: ed25519, rsa, secp256k1 or ecdsa")
 	set.IntVar(&o.concurrency, "concurrency", 1, "streams or handshakes at once")
 	set.IntVar(&o.chunk, "chunk", 1<<16, "bytes per write")
 	set.IntVar(&o.pid, "pid", 0, "idle: the listener's process, whose memory is read")

@@ -1,4 +1,5 @@
 // What the js-libp2p listener and dialler share: how a node is made, and how a stream is read and written.
+import { generateKeyPair } from '@libp2p/crypto/keys'
 import { identify, identifyPush } from '@libp2p/identify'
 import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
@@ -22,6 +23,7 @@ export const REPORT = '/report/1.0.0' // answers with what we know of the one wh
 export const NEVER = '/never/1.0.0' // nobody speaks it
 export const PING = '/ipfs/ping/1.0.0'
 
+const KEY_TYPES = { ed25519: 'Ed25519', rsa: 'RSA', secp256k1: 'secp256k1', ecdsa: 'ECDSA' }
 const MANY = { maxInboundStreams: 100_000, maxOutboundStreams: 100_000 }
 
 /** Limits of a handler: js-libp2p's own with `--stock`, else none that a test could meet. */
@@ -66,7 +68,11 @@ export function nodeOptions ({ listen = [], stock = false, identifyOn = true } =
   return options
 }
 
-export const makeNode = wanted => createLibp2p(nodeOptions(wanted))
+/** Make a node, with a key of `keyType`: ed25519, rsa (of 2048 bits), secp256k1 or ecdsa. */
+export async function makeNode (wanted = {}) {
+  const { keyType = 'ed25519' } = wanted
+  return createLibp2p({ ...nodeOptions(wanted), privateKey: await generateKeyPair(KEY_TYPES[keyType]) })
+}
 
 /**
  * Yield what arrives on a stream until it ends.

@@ -2,6 +2,7 @@
 //   node dialer.mjs COMMAND ADDR [ARG]... [flags]   run one command (commands.mjs and bitswap.mjs list them), print one JSON line
 //   node dialer.mjs session                         run commands from stdin, one JSON array a line, one JSON line back for each
 // Flags: --concurrency K --chunk BYTES --timeout SECONDS --stock --no-identify
+//   --key-type ed25519|rsa|secp256k1|ecdsa (of the node's key)
 //   --report (streams: also say what the peer sees left open) --window N (blocks: wanted at once)
 import readline from 'node:readline'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -21,8 +22,9 @@ async function run (words) {
   if (action == null || address == null) return { ...answer, error: 'usage: COMMAND ADDR [ARG]...' }
   let node
   try {
-    const wanted = { stock: flags.stock === true, identifyOn: flags['no-identify'] !== true }
+    const wanted = { stock: flags.stock === true, identifyOn: flags['no-identify'] !== true, keyType: flags['key-type'] }
     node = bitswap == null ? await makeNode(wanted) : await bitswap.makeHelia(wanted)
+    if (bitswap == null) answer.peerId = node.peerId.toString()
     const context = {
       node,
       target: multiaddr(address),

@@ -135,6 +135,7 @@ async function report (node, stream, connection, busy) {
   peer = await node.peerStore.get(connection.remotePeer)
   const text = key => Buffer.from(peer.metadata.get(key) ?? []).toString()
   return {
+    peerId: connection.remotePeer.toString(),
     open,
     protocols: peer.protocols,
     agent: text('AgentVersion'),

@@ -1,5 +1,6 @@
 // A js-libp2p listener. Prints one JSON line when it is ready; ends on SIGTERM, or when stdin closes with --stdin.
 //   node listener.mjs [--host 127.0.0.1] [--port 0] [--stock] [--no-identify] [--stall [--stop-after BYTES]] [--log] [--stdin]
+//     [--key-type ed25519|rsa|secp256k1|ecdsa] of the node's key
 //     [--bitswap] serve blocks by Bitswap; commands from stdin (store.mjs lists them), one JSON array a line, add them
 //     [--file PATH] add this file or directory at once, and name its CID; as --bitswap
 import readline from 'node:readline'
@@ -10,7 +11,8 @@ const flags = parseArgs(process.argv.slice(2), ['stock', 'no-identify', 'stall',
 const wanted = {
   listen: [`/ip4/${flags.host ?? '127.0.0.1'}/tcp/${flags.port ?? 0}`],
   stock: flags.stock === true,
-  identifyOn: flags['no-identify'] !== true
+  identifyOn: flags['no-identify'] !== true,
+  keyType: flags['key-type']
 }
 let helia
 let take = () => ({ error: '--bitswap is needed for commands' })
