@@ -34,7 +34,7 @@ export async function makeHelia (wanted) {
         messageSendTimeout: FOREVER_MS
       }
   const light = createHeliaLight({ blockstore: new MemoryBlockstore() })
-  return withBitswap(withLibp2pLight(light, nodeOptions(wanted)), limits).start()
+  return withBitswap(withLibp2pLight(light, await nodeOptions(wanted)), limits).start()
 }
 
 /** Connect, and return where blocks are read from: a session with that one peer. */

@@ -45,16 +45,18 @@ export function parseArgs (words, booleans = []) {
 }
 
 /**
- * Say how a node is made. The defaults of js-libp2p accept 5 connections a second and 32 streams of a protocol, and drop a connection
- * whose pings wait behind bulk data: all that is lifted unless `stock` is set. The ping service is theirs either way.
+ * Say how a node is made: `keyType` is one of KEY_TYPES, and RSA keys have 2048 bits. The defaults of js-libp2p accept 5 connections
+ * a second and 32 streams of a protocol, and drop a connection whose pings wait behind bulk data: all that is lifted unless `stock`
+ * is set. The ping service is theirs either way.
  */
-export function nodeOptions ({ listen = [], stock = false, identifyOn = true } = {}) {
+export async function nodeOptions ({ listen = [], stock = false, identifyOn = true, keyType = 'ed25519' } = {}) {
   const services = { ping: ping(stock ? {} : { ...MANY, timeout: 3_600_000 }) }
   if (identifyOn) {
     services.identify = identify()
     services.identifyPush = identifyPush()
   }
   const options = {
+    privateKey: await generateKeyPair(KEY_TYPES[keyType]),
     addresses: { listen },
     transports: [tcp()],
     connectionEncrypters: [noise()],
@@ -68,11 +70,7 @@ export function nodeOptions ({ listen = [], stock = false, identifyOn = true } =
   return options
 }
 
-/** Make a node, with a key of `keyType`: ed25519, rsa (of 2048 bits), secp256k1 or ecdsa. */
-export async function makeNode (wanted = {}) {
-  const { keyType = 'ed25519' } = wanted
-  return createLibp2p({ ...nodeOptions(wanted), privateKey: await generateKeyPair(KEY_TYPES[keyType]) })
-}
+export const makeNode = async wanted => createLibp2p(await nodeOptions(wanted))
 
 /**
  * Yield what arrives on a stream until it ends.
