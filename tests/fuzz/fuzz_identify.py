@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aiolibp2p.errors import RemoteProtocolError
+from aiolibp2p.errors import LimitError, RemoteProtocolError
 from aiolibp2p.identity.envelope import seal_peer_record
 from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
@@ -47,7 +47,7 @@ def stream(data: bytes) -> None:
         for start in range(1, len(data), size):
             decoder.receive_bytes(data[start : start + size])
         heard = verify(decoder.receive_eof(), KEY.public.peer_id, LIMITS)
-    except RemoteProtocolError:
+    except (RemoteProtocolError, LimitError):
         return
     merged = merge_push(verify(SAID, KEY.public.peer_id), heard)
     for one in (heard, merged):
