@@ -13,7 +13,7 @@ from aiolibp2p.errors import DeadlineError, Libp2pError, LimitError, LocalProtoc
 from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
-from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.limits import Limits, Timeouts, unheard
 from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.events import (
     ConnectionClosed,
@@ -118,6 +118,7 @@ class Host:
         self._clock = runtime.clock
         if self._peerstore is None:
             self._peerstore = Peerstore(runtime.clock, limits=self.limits, timeouts=self.timeouts)
+        self._peerstore.refused = self.refused
         swarm = self._swarm_ = Swarm(
             key=key,
             runtime=runtime,
@@ -176,6 +177,7 @@ class Host:
         try:
             await self._swarm.close()
         finally:
+            self._swarm.peerstore.refused = unheard
             refused = await self._tasks.close(max(0.0, deadline - self._clock.now()))
             self._events.end()
         return refused

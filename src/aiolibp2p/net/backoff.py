@@ -50,16 +50,18 @@ class Backoff:
     def __len__(self) -> int:
         return len(self._failures)
 
-    def failed(self, key: Key) -> None:
-        """Take note of a failure."""
+    def failed(self, key: Key) -> bool:
+        """Take note of a failure; return whether that of another address made room for it."""
         now = self._clock.now()
         times, until = self._failures.pop(key, (0, now))
         if times and now >= until + self._seconds(times):
             times = 0
         times += 1
         self._failures[key] = (times, now + self._seconds(times))
-        if len(self._failures) > self._most:
-            self._failures.popitem(last=False)
+        if len(self._failures) <= self._most:
+            return False
+        self._failures.popitem(last=False)
+        return True
 
     def end(self, key: Key) -> None:
         """End the row of failures."""

@@ -152,6 +152,11 @@ class PeerEntry:
         live.sort(key=lambda item: (RANK[item[1].source], -item[1].confirmed_at))
         return live
 
+    def expire(self, now: float) -> None:
+        """Forget what has expired of a peer without a connection."""
+        for address in [address for address, known in self.addresses.items() if known.expires_at <= now]:
+            del self.addresses[address]
+
     def withdraw(self, said: Iterable[Multiaddr], source: Source) -> None:
         """Forget what the peer said before and says no more; an unsigned word does not outweigh a signed one."""
         said_now = set(said)

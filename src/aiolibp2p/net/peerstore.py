@@ -24,12 +24,14 @@ from aiolibp2p.errors import InvalidValueError, LimitError, PeerIdMismatchError
 from aiolibp2p.identity.keys import PublicKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
-from aiolibp2p.limits import Limits, Timeouts
-from aiolibp2p.net.backoff import Backoff, is_fault_of_address
+from aiolibp2p.limits import Limits, Refused, Timeouts, unheard
+from aiolibp2p.net.backoff import Backoff, Key, is_fault_of_address
 from aiolibp2p.net.known import RANK, AddressEntry, KnownAddress, KnownPeer, PeerEntry, Source
 from aiolibp2p.runtime import Clock
 from aiolibp2p.sansio.identify import Identify, reachable_addresses
 
+_HELD: Final = frozenset({Source.DIALLED, Source.SIGNED, Source.IDENTIFIED})
+"""Sources whose addresses stay while their peer is connected."""
 _STRANGERS: Final = 4
 """Of so many peers, one may be a stranger even if those we have met would fill the store."""
 
@@ -51,6 +53,7 @@ class Peerstore:
         self._connected = 0
         """How many of them have connections."""
         self._given: set[PeerId] = set()
+        """Those with an address from the user that does not expire."""
         self._strangers: OrderedDict[PeerId, None] = OrderedDict()
         """Unconnected peers that no dial has reached; news longest ago first."""
         self._met: OrderedDict[PeerId, None] = OrderedDict()
@@ -58,6 +61,8 @@ class Peerstore:
         self._bytes = 0
         """What the unconnected ones take."""
         self._backoff = Backoff(clock, limits, timeouts)
+        self.refused: Refused = unheard
+        """Hears of each peer or back-off that made room for another; that of the host which uses this."""
         self._watchers: list[Callable[[PeerId], None]] = []
         self._kept = {
             Source.GIVEN: math.inf,
@@ -103,8 +108,10 @@ class Peerstore:
         expires_at = now + (self._kept[source] if ttl_seconds is None else ttl_seconds)
         for address in plain:
             known = self._note(peer, address, source, now, expires_at)
-            if known is not None and ttl_seconds is None:
-                known.held |= source in (Source.DIALLED, Source.SIGNED, Source.IDENTIFIED)
+            if known is not None and ttl_seconds is None and source in _HELD:
+                known.held = peer.connections > 0
+        if source is Source.GIVEN and peer.is_given:
+            self._given.add(peer_id)
         self._settle(peer_id, peer)
 
     def identified(self, peer_id: PeerId, said: Identify, remote: Multiaddr) -> None:
@@ -134,7 +141,7 @@ class Peerstore:
             for address in reachable_addresses(said.listen_addresses, remote):
                 known = self._note(peer, address, source, now, expires_at)
                 if known is not None:
-                    known.held = True
+                    known.held = peer.connections > 0
                     known.claimed = known.claimed if known.claimed is Source.SIGNED else source
         self._settle(peer_id, peer)
 
@@ -174,7 +181,7 @@ class Peerstore:
         now = self._clock.now()
         known = self._note(peer, plain, Source.DIALLED, now, now + self._kept[Source.DIALLED])
         if known is not None:
-            known.held = True
+            known.held = peer.connections > 0
         self._settle(peer_id, peer)
 
     def dial_failed(self, peer_id: PeerId | None, address: Multiaddr, error: BaseException) -> None:
@@ -187,7 +194,7 @@ class Peerstore:
             if peer_id is not None:
                 self._not_there(peer_id, plain)
         elif is_fault_of_address(error):
-            self._backoff.failed(plain)
+            self._back_off(plain)
 
     def backing_off(self, address: Multiaddr, peer_id: PeerId | None = None) -> float:
         """Return the seconds for which an address is to be left alone; 0.0 where it need not be.
@@ -207,10 +214,14 @@ class Peerstore:
         if peer is None or known is None:
             return
         if known.source is Source.GIVEN:
-            self._backoff.failed((peer_id, address))
+            self._back_off((peer_id, address))
             return
         del peer.addresses[address]
         self._settle(peer_id, peer)
+
+    def _back_off(self, key: Key) -> None:
+        if self._backoff.failed(key):
+            self.refused("addresses_remembered")
 
     # -- connections -------------------------------------------------------------------------------------------------
 
@@ -218,6 +229,7 @@ class Peerstore:
         """Take note of a connection, made by either side: the peer is alive, and none of its addresses backs off."""
         peer = self._peer(peer_id)
         if not peer.connections:
+            peer.expire(self._clock.now())
             self._connected += 1
             self._bytes -= peer.size_bytes
             peer.size_bytes = 0
@@ -282,6 +294,10 @@ class Peerstore:
             peer.public_key = key
             self._settle(peer_id, peer)
 
+    def __contains__(self, peer_id: object) -> bool:
+        """Whether something is known of a peer."""
+        return peer_id in self._peers
+
     def peers(self) -> list[PeerId]:
         """Return the peers of which something is known."""
         return list(self._peers)
@@ -328,6 +344,8 @@ class Peerstore:
                 entry = AddressEntry(address.source, now, now + address.seconds_left)
                 entry.claimed = address.claimed
                 peer.addresses[address.address] = entry
+        if peer.is_given:
+            self._given.add(known.peer_id)
         peer.reached = any(entry.source is Source.DIALLED for entry in peer.addresses.values())
         peer.protocols = known.protocols[: self._limits.identify_protocols]
         peer.agent, peer.record_seq, peer.last_seen = known.agent, known.record_seq, known.last_seen
@@ -340,7 +358,7 @@ class Peerstore:
         peer = self._peers.get(peer_id)
         if peer is None:
             return
-        for address in peer.addresses:
+        for address, _ in peer.ranked(self._clock.now()):
             self._backoff.end(address)
             self._backoff.end((peer_id, address))
         self._drop(peer_id)
@@ -368,18 +386,13 @@ class Peerstore:
     def _settle(self, peer_id: PeerId, peer: PeerEntry) -> None:
         """Give a peer with news its place, and make room."""
         if not peer.connections:
-            now = self._clock.now()
-            for address in [address for address, known in peer.addresses.items() if known.expires_at <= now]:
-                del peer.addresses[address]
+            peer.expire(self._clock.now())
             size_bytes = peer.measure()
             self._bytes += size_bytes - peer.size_bytes
             peer.size_bytes = size_bytes
             self._strangers.pop(peer_id, None)
             self._met.pop(peer_id, None)
-            if peer.is_given:
-                self._given.add(peer_id)
-            else:
-                self._given.discard(peer_id)
+            if peer_id not in self._given:
                 (self._met if peer.reached else self._strangers)[peer_id] = None
             self._make_room()
         for changed in self._watchers:
@@ -392,8 +405,9 @@ class Peerstore:
             queue = self._strangers if len(self._strangers) > fewest or not self._met else self._met
             if not queue:
                 return  # all others were given
-            peer_id = next(iter(queue))
-            self._drop(peer_id)
+            many = len(self._peers) - self._connected > limits.peers_remembered
+            self.refused("peers_remembered" if many else "peerstore_bytes")
+            self._drop(next(iter(queue)))
 
     def _drop(self, peer_id: PeerId) -> None:
         peer = self._peers.pop(peer_id)
@@ -407,7 +421,8 @@ class Peerstore:
 
 
 def _plain(address: Multiaddr) -> Multiaddr:
-    return address if address.peer_id is None else address.without_peer_id()
+    """Return an address without the peer's ID, if more than that is in it."""
+    return address if address.peer_id is None or len(address.protocols) == 1 else address.without_peer_id()
 
 
 def _of_peer(address: Multiaddr, peer_id: PeerId, source: Source) -> Multiaddr | None:
