@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,6 +47,10 @@ class Net(Protocol):
 
     async def listen_tcp(self, factory: ProtocolFactory, host: str, port: int) -> asyncio.Server:
         """Listen on one IP address; port 0 lets the system choose; raises OSError."""
+        ...
+
+    async def stop_listening(self, servers: Sequence[asyncio.Server]) -> None:
+        """Close what `listen_tcp` returned."""
         ...
 
 
@@ -107,6 +111,22 @@ class LoopNet:
             server.close()
             raise
         return server
+
+    async def stop_listening(self, servers: Sequence[asyncio.Server]) -> None:
+        """Close what `listen_tcp` returned; connections that were accepted in this turn get their protocols first.
+
+        Cancellation: all are closed.
+        """
+        try:
+            if isinstance(self._loop, asyncio.SelectorEventLoop):
+                # asyncio loses the socket of a connection whose server is closed between its acceptance and the next
+                # turn, in which it gets its transport: so nothing more is accepted, and that turn is waited for.
+                for listening in (listening for server in servers for listening in server.sockets):
+                    self._loop.remove_reader(listening.fileno())
+                await asyncio.sleep(0)
+        finally:
+            for server in servers:
+                server.close()
 
 
 def os_error_text(error: OSError) -> str:

@@ -297,8 +297,6 @@ class Swarm:
         self._closing = True
         if self._trim_timer is not None:
             self._trim_timer.cancel()
-        for server in self._servers:
-            server.close()
         gone = ConnectionEndedError("the host is leaving", by="local")
         for task, _, _ in self._dials.values():
             task.cancel()
@@ -309,6 +307,7 @@ class Swarm:
                 link.close(gone)
         try:
             async with asyncio.timeout(self.timeouts.connection_close * 2):
+                await self.runtime.net.stop_listening(self._servers)
                 while self._links:
                     self._all_gone = self.loop.create_future()
                     await self._all_gone
