@@ -31,6 +31,8 @@ class Timeouts:
     """An address that a peer said it has is remembered for this long after its last connection."""
     found_address: float = 3600.0
     """An address that others say a peer has is remembered for this long."""
+    peerstore_write: float = 5.0
+    """What is learnt of peers is written to a peerstore's disk after this long: what a crash loses."""
     dial_step: float = 0.25
     """The next of several addresses is dialled this long after the one before, unless that has failed earlier."""
     dial_private_step: float = 0.03

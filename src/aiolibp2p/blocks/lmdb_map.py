@@ -46,9 +46,10 @@ _READERS_HEAD_BYTES: Final = 4096
 class LmdbMap:
     """One LMDB environment: many read it at a time, one writes, and nobody is inside while the map is moved."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
-        """Name the directory; `open` makes it."""
+    def __init__(self, path: Path, limits: Limits, *, form: str = FORMAT) -> None:
+        """Name the directory, which `open` makes, and what its file `version` says."""
         self.path = path
+        self._form = form
         self._limits = limits
         self._map_bytes = min(limits.storage_map_bytes, sys.maxsize // 2)
         self._lock: DirectoryLock | None = None
@@ -126,6 +127,16 @@ class LmdbMap:
                     keys.append(key)
                 there = cursor.next()
         return keys
+
+    def items_after(self, last: bytes) -> list[tuple[bytes, bytes]]:
+        """Return some keys with their values, as `keys_after`.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        keys = self.keys_after(last)
+        with self._reading("read") as env, env.begin() as transaction:
+            return [(key, value) for key in keys if (value := self._value(transaction, key)) is not None]
 
     def write(self, changes: Sequence[Change]) -> None:
         """Make changes, all or none, and make them durable. Only one thread at a time may write.
@@ -305,17 +316,17 @@ class LmdbMap:
             found = path.read_text("utf-8", "replace")
         except FileNotFoundError:
             found = ""
-        if found == FORMAT:
+        if found == self._form:
             return
         if found:
-            text = f"holds {found.strip()[:80]!r}, and this version reads {FORMAT.strip()!r}"
+            text = f"holds {found.strip()[:80]!r}, and this version reads {self._form.strip()!r}"
             raise StorageError(str(self.path), text, stage="open")
         if (self.path / "data.mdb").exists():
-            text = f"holds a data.mdb, and no file `version` that says it is {FORMAT.strip()!r}"
+            text = f"holds a data.mdb, and no file `version` that says it is {self._form.strip()!r}"
             raise StorageError(str(self.path), text, stage="open")
         fresh = self.path / "version.new"
         with fresh.open("w", encoding="utf-8", newline="") as file:
-            file.write(FORMAT)
+            file.write(self._form)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)

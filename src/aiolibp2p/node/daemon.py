@@ -35,18 +35,21 @@ async def running_node(
 ) -> AsyncIterator[Node]:
     """Serve the blocks of a repo to peers, and take blocks from them, while the context is entered.
 
+    Peers that the repo knows are reached by their ID, and what is learnt of others is kept in it.
+
     Args:
         repo: stays the caller's, and stays open.
         key: None means that of the repo.
 
     Raises:
         ListenError: an address cannot be listened on.
-        StorageError, DeadlineError: the store does not open.
-    Cancellation: host and store are closed.
+        StorageError, DeadlineError: the store or the peerstore does not open.
+    Cancellation: host and stores are closed.
     """
     async with (
         repo.store(limits=limits, timeouts=timeouts) as store,
-        Host(listen=listen, key=key or repo.key, limits=limits, timeouts=timeouts) as host,
+        repo.peerstore(limits=limits, timeouts=timeouts) as peerstore,
+        Host(listen=listen, key=key or repo.key, limits=limits, timeouts=timeouts, peerstore=peerstore) as host,
         Bitswap(host, store) as bitswap,
     ):
         yield Node(host, store, bitswap)

@@ -1,7 +1,8 @@
 """The directory of a node: its key, its blocks, and what says that it is one.
 
 `version` says that the directory is a repo and of which layout, and is written last: a directory without it is empty or
-was being made. `key` is the private key, `blocks` the store, `lock` is held while a process uses any of it.
+was being made. `key` is the private key, `blocks` the store, `peers` what is known of other nodes, `lock` is held while
+a process uses any of it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from aiolibp2p.blocks.lock import DirectoryLock
 from aiolibp2p.errors import InvalidValueError, StorageError
 from aiolibp2p.identity.keys import KeyType, PrivateKey
 from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.node.peerstore import LmdbPeerstore
 from aiolibp2p.runtime import os_error_text
 
 FORMAT: Final = "aiolibp2p repo 1\n"
 """What the file `version` says."""
 
 _STAGE = "repo"
-_VERSION, _KEY, _BLOCKS, _LOCK = "version", "key", "blocks", "lock"
+_VERSION, _KEY, _BLOCKS, _PEERS, _LOCK = "version", "key", "blocks", "peers", "lock"
 _UNFINISHED = frozenset({_KEY, _LOCK, f"{_KEY}.new", f"{_VERSION}.new"})
 _FILE_BYTES_MAX = 16 << 10
 
@@ -96,6 +98,10 @@ class Repo:
     def store(self, *, limits: Limits | None = None, timeouts: Timeouts | None = None) -> LmdbBlockstore:
         """Return the store of the repo's blocks, not yet open; it must be closed before the repo."""
         return LmdbBlockstore(self.path / _BLOCKS, limits=limits, timeouts=timeouts)
+
+    def peerstore(self, *, limits: Limits | None = None, timeouts: Timeouts | None = None) -> LmdbPeerstore:
+        """Return what keeps the node's peerstore, not yet open; it must be closed before the repo."""
+        return LmdbPeerstore(self.path / _PEERS, limits=limits, timeouts=timeouts)
 
     def close(self) -> None:
         """Let others use it."""
