@@ -138,7 +138,7 @@ class Limits:
     transport_buffer_bytes: int = 256 << 10
     """Encrypted bytes in front of a socket that does not take them: nothing more is encrypted."""
     connection_unread_bytes: int = 16 << 20
-    """Received bytes that nobody has read, per connection: the longest unread stream is reset."""
+    """Received bytes that nobody has read, per connection (memory: twice that): the longest unread stream is reset."""
     connection_control_bytes: int = 256 << 10
     """Control frames queued to one socket that a peer caused without reading: the connection is aborted."""
     yamux_window: int = 256 << 10

@@ -49,7 +49,8 @@ _pack = _frame.pack
 _unpack = _frame.unpack_from
 _MAX_U32 = 0xFFFF_FFFF
 _KEEP_VIEW_BYTES = 16 << 10
-"""From this size a chunk stays a view of the record it came in; below, a copy does not pin 64 KiB for a few bytes."""
+"""From this size a chunk that is half of the record it came in stays a view of it. Others are copied: what lies unread
+pins at most twice its size."""
 _TINY_BYTES = 1 << 10
 """Unread chunks below this size are joined, or a peer's one-byte frames would cost forty bytes each."""
 
@@ -529,7 +530,7 @@ class YamuxSession:
     def _store(self, stream: YamuxStream, data: bytes, position: int, after: int) -> None:
         size = after - position
         chunks = stream.chunks
-        if size >= _KEEP_VIEW_BYTES:
+        if size >= _KEEP_VIEW_BYTES and size * 2 >= len(data):
             chunks.append(memoryview(data)[position:after])
         elif chunks and size < _TINY_BYTES and len(chunks[-1]) < _KEEP_VIEW_BYTES:
             tail = chunks[-1]

@@ -189,6 +189,18 @@ def test_small_chunk_does_not_keep_the_record_it_came_in() -> None:
     assert read_all(stream) == b"x" * 2000 + b"y" * (16 * KIB)
 
 
+def test_what_lies_unread_keeps_at_most_twice_its_size_in_memory() -> None:
+    """A peer that puts what is read at once beside what is not would else have four times as much kept."""
+    session = listening()
+    mute, read = opened(session), opened(session, 3)
+    for size, kept in ((31 * KIB, bytes), (33 * KIB, memoryview)):
+        take(session, data(1, bytes(size)), data(3, bytes(64 * KIB - size)))
+        assert type(mute.chunks[-1]) is kept
+        read_all(read)
+        sent(session)
+    assert sum(len(getattr(chunk, "obj", chunk)) for chunk in mute.chunks) <= 2 * mute.unread_bytes
+
+
 def test_large_chunk_is_not_copied_for_a_byte_behind_it() -> None:
     session = listening()
     stream = opened(session)
