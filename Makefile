@@ -12,12 +12,13 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 LOCKED := --require-hashes --only-binary :all: --no-deps
 JS := tests/interop/js
 GO_PEER := tests/interop/go
+PY_PEER := tests/interop/py
 FUZZ_SECONDS := 60
 FUZZ_PARALLEL := 2
 # What go-libp2p 0.51 asks for in its go.mod.
 GO_MIN := 1.26.0
 
-.PHONY: run run-streams test lint unit sim sweep interop fuzz bench peers go-peer js-peer clean
+.PHONY: run run-streams test lint unit sim sweep interop fuzz bench peers go-peer js-peer py-peer clean
 
 run: $(VENV)/.run-installed $(if $(FILE),,$(VENV)/.demo-installed)
 	@$(PY) examples/first_light.py $${FILE:+-- "$$FILE"}
@@ -31,7 +32,7 @@ test: lint peers
 lint: $(VENV)/.test-installed
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
-	@$(BIN)/mypy --no-error-summary $$(find src tests $(wildcard benchmarks examples) -name node_modules -prune -o -name '*.py' ! -name '*_pb2.py' -print)
+	@$(BIN)/mypy --no-error-summary $$(find src tests $(wildcard benchmarks examples) \( -name node_modules -o -name .venv \) -prune -o -name '*.py' ! -name '*_pb2.py' -print)
 	@$(BIN)/lint-imports --no-cache --no-logo > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 	@echo "ruff, mypy and import-linter: nothing found"
 
@@ -56,7 +57,8 @@ bench: $(VENV)/.test-installed peers
 	@$(PY) -m benchmarks.versus
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis $(JS)/node_modules $(GO_PEER)/build
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis $(JS)/node_modules $(GO_PEER)/build \
+	    $(PY_PEER)/.venv
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------------------------------ the environment
@@ -86,7 +88,7 @@ $(VENV)/.test-installed: requirements/test.txt $(VENV)/.run-installed
 
 # --------------------------------------------------------------------------- programs of other stacks, for interop
 
-peers: js-peer go-peer
+peers: js-peer go-peer py-peer
 
 js-peer: $(JS)/node_modules/.installed
 
@@ -111,3 +113,24 @@ go-peer:
 	else \
 	    rm -f $(GO_PEER)/build/peer; echo "Go cells were not run: no Go >= $(GO_MIN) found"; \
 	fi
+
+# fastecdsa, one of the packages of py-libp2p, comes as source alone.
+py-peer: | $(PY)
+	@why=""; headers="$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')"; \
+	if [ ! -e $(PY_PEER)/.venv/.installed ] && \
+	    ! printf '#include <Python.h>\n#include <gmp.h>\n' | $${CC:-cc} -I "$$headers" -E - > /dev/null 2>&1; then \
+	    why="a C compiler and the headers of Python and GMP are needed (Debian: gcc python3-dev libgmp-dev)"; \
+	elif ! $(MAKE) --silent $(PY_PEER)/.venv/.installed; then \
+	    why="its packages could not be installed"; \
+	fi; \
+	if [ -n "$$why" ]; then \
+	    rm -f $(PY_PEER)/.venv/.installed; echo "py-libp2p cells were not run: $$why"; [ -z "$${REQUIRE_PY:-}" ]; \
+	fi
+
+$(PY_PEER)/.venv/.installed: requirements/py-build.txt requirements/py-peer.txt | $(PY)
+	@echo "installing the py-libp2p peer"
+	@$(PY) -m venv --clear $(PY_PEER)/.venv
+	@pip="$(PY_PEER)/.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps"; \
+	$$pip --only-binary :all: -r requirements/py-build.txt && \
+	$$pip --no-build-isolation -r requirements/py-peer.txt
+	@touch $@

@@ -15,7 +15,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
-GO_PEER = HERE / "interop" / "go" / "build" / "peer"
+PEERS = {
+    "go": (HERE / "interop" / "go" / "build" / "peer", "REQUIRE_GO"),
+    "py": (HERE / "interop" / "py" / ".venv" / ".installed", "REQUIRE_PY"),
+}
+"""What tests with a mark need to be there, and the variable of the environment that makes it an error if it is not."""
 INTERNET_FAMILIES = (2, 10, 23, 30)  # AF_INET, and AF_INET6 of Linux, Windows and macOS
 SOCKET_EVENTS = frozenset({"socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname"})
 
@@ -58,15 +62,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for folder in ("interop", "fuzz"):
             if item.path.is_relative_to(HERE / folder):
                 item.add_marker(folder)
-    if os.access(GO_PEER, os.X_OK):
-        return
-    without = [item for item in items if not item.get_closest_marker("go")]
-    left_out = [item for item in items if item.get_closest_marker("go")]
-    if left_out and os.environ.get("REQUIRE_GO"):
-        raise pytest.UsageError(f"REQUIRE_GO is set, but {GO_PEER.relative_to(HERE)} is not built")
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = without
+    for mark, (needed, required) in PEERS.items():
+        left_out = [] if needed.exists() else [item for item in items if item.get_closest_marker(mark)]
+        if left_out and os.environ.get(required):
+            raise pytest.UsageError(f"{required} is set, but {needed.relative_to(HERE)} is not there: run `make peers`")
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker(mark)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -238,7 +238,8 @@ def source_files() -> list[Path]:
 
 def own_files(*folders: str) -> list[Path]:
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return [path for path in paths if "node_modules" not in path.parts and not path.name.endswith("_pb2.py")]
+    installed = {"node_modules", ".venv"}
+    return [path for path in paths if not installed & set(path.parts) and not path.name.endswith("_pb2.py")]
 
 
 def tracked_files() -> list[Path]:
@@ -316,7 +317,7 @@ def requirements(name: str) -> set[str]:
 
 
 def test_every_pinned_requirement_has_a_hash() -> None:
-    for name in ("run.txt", "test.txt", "demo.txt"):
+    for name in ("run.txt", "test.txt", "demo.txt", "py-build.txt", "py-peer.txt"):
         entries = requirements(name)
         assert entries
         for entry in entries:

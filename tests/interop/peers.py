@@ -1,6 +1,6 @@
 """Programs of other libp2p stacks, run as processes: listeners to dial, and diallers that dial us.
 
-Each program speaks JSON, one object a line, on stdin and stdout; `js/` and `go/` hold them, `make peers` builds them.
+Each program speaks JSON, one object a line, on stdin and stdout: see `js/`, `go/` and `py/`. `make peers` builds them.
 A program is killed by its own process id and by nothing wider.
 """
 
@@ -18,11 +18,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, Self
 
-Stack = Literal["js", "go"]
+Stack = Literal["js", "go", "py"]
 Answer = dict[str, Any]
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 GO_PEER = HERE / "go" / "build" / "peer"
+PY_PEER = HERE / "py" / ".venv" / "bin" / "python"
 START_SECONDS = 30.0
 COMMAND_SECONDS = 50.0
 STDERR_BYTES = 4000
@@ -49,16 +51,25 @@ def node_program() -> Path:
 
 
 def listener_command(stack: Stack, mode: str, options: tuple[str, ...]) -> list[str]:
-    """Return how a listener is started; `mode` is listen, stall or (go) mute."""
+    """Return how a listener is started; `mode` is listen, stall or (go, py) mute."""
     if stack == "go":
         return [str(GO_PEER), "-stdin", *options, mode, "/ip4/127.0.0.1/tcp/0"]
-    modes: dict[str, list[str]] = {"listen": [], "stall": ["--stall"]}
+    modes: dict[str, list[str]] = {"listen": [], "stall": ["--stall"], "mute": ["--mute"]}
+    if stack == "py":
+        return [str(PY_PEER), "-m", "tests.interop.py.peer", "listen", *modes[mode], *options]
     return [str(node_program()), "listener.mjs", "--stdin", *modes[mode], *options]
 
 
 def dialer_command(stack: Stack) -> list[str]:
     """Return how a dialler that takes commands from stdin is started."""
+    if stack == "py":
+        return [str(PY_PEER), "-m", "tests.interop.py.peer", "session"]
     return [str(GO_PEER), "session"] if stack == "go" else [str(node_program()), "dialer.mjs", "session"]
+
+
+def folder_of(stack: Stack) -> Path:
+    """Return where the programs of a stack are started."""
+    return ROOT if stack == "py" else HERE / stack
 
 
 class Program:
@@ -74,7 +85,7 @@ class Program:
         try:
             self._process = subprocess.Popen(
                 command,
-                cwd=HERE / stack,
+                cwd=folder_of(stack),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,

@@ -11,6 +11,7 @@ from typing import Any
 from aiolibp2p import Connection, Host, Stream
 from aiolibp2p.errors import StreamResetError
 from aiolibp2p.net.events import EventStream, PeerIdentified
+from tests.interop.peers import Stack
 
 ECHO = "/echo/1.0.0"
 ECHO_UNNAMED = "/echo/1.1.0"
@@ -33,6 +34,11 @@ EVENT_SECONDS = 10.0
 CHUNK = bytes(65536)
 
 Handler = Callable[[Stream], Awaitable[None]]
+
+
+def share(stack: Stack, amount: int) -> int:
+    """Return how much of an amount is asked of a stack: of py-libp2p, for its rates, a quarter."""
+    return amount // 4 if stack == "py" else amount
 
 
 class Served:

@@ -1,4 +1,4 @@
-"""js-libp2p and go-libp2p dial a host of ours over TCP, Noise and Yamux."""
+"""js-libp2p, go-libp2p and py-libp2p dial a host of ours over TCP, Noise and Yamux."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiolibp2p.errors import Libp2pError
 from aiolibp2p.net.events import HandlerFailed
 from aiolibp2p.version import AGENT
 from tests.interop.peers import Dialer, Stack
-from tests.interop.served import ECHO, PUSHED, Served, told
+from tests.interop.served import ECHO, PUSHED, Served, share, told
 
 MIB = 1 << 20
 LOCAL = ["/ip4/127.0.0.1/tcp/0"]
@@ -50,7 +50,7 @@ async def test_a_hundred_pings_are_answered(dialer: Dialer) -> None:
         assert (await dialer.run("ping", address, 100))["n"] == 100
 
 
-@pytest.mark.parametrize("stack", ["js"])
+@pytest.mark.parametrize("stack", ["js", pytest.param("py", marks=pytest.mark.py)])
 async def test_pings_whose_stream_is_ended_with_the_request_are_answered(dialer: Dialer) -> None:
     async with serving() as (address, _):
         answer = await dialer.run("ping-service", address, 5)
@@ -76,20 +76,24 @@ async def test_a_stream_opened_lazily_works_from_its_first_byte(dialer: Dialer, 
         assert answer["ok"]
 
 
-async def test_upload_of_256_mib_is_counted_here(dialer: Dialer) -> None:
+async def test_upload_of_256_mib_is_counted_here(dialer: Dialer, stack: Stack) -> None:
+    size = share(stack, 256 * MIB)
     async with serving() as (address, _):
-        assert (await dialer.run("upload", address, 256 * MIB))["counted"] == 256 * MIB
+        assert (await dialer.run("upload", address, size))["counted"] == size
 
 
-async def test_download_of_64_mib_by_perf(dialer: Dialer) -> None:
+async def test_download_of_64_mib_by_perf(dialer: Dialer, stack: Stack) -> None:
+    size = share(stack, 64 * MIB)
     async with serving() as (address, _):
-        assert (await dialer.run("download", address, 64 * MIB))["counted"] == 64 * MIB
+        assert (await dialer.run("download", address, size))["counted"] == size
 
 
 @pytest.mark.parametrize(("streams", "concurrency"), [(1000, 1), (640, 64)])
-async def test_streams_leave_none_open_on_either_side(dialer: Dialer, streams: int, concurrency: int) -> None:
+async def test_streams_leave_none_open_on_either_side(
+    dialer: Dialer, stack: Stack, streams: int, concurrency: int
+) -> None:
     async with serving() as (address, _):
-        answer = await dialer.run("streams", address, streams, concurrency=concurrency, report=True)
+        answer = await dialer.run("streams", address, share(stack, streams), concurrency=concurrency, report=True)
         assert answer["failed"] == 0, answer
         assert answer["openStreams"] == {}
         assert answer["report"] == {"open": []}

@@ -1,4 +1,4 @@
-"""A host of ours dials js-libp2p and go-libp2p over TCP, Noise and Yamux."""
+"""A host of ours dials js-libp2p, go-libp2p and py-libp2p over TCP, Noise and Yamux."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ from tests.interop.served import (
     left_open,
     read_all,
     sha256,
+    share,
     told,
 )
 
 MIB = 1 << 20
 SIZES = [0, 1, 65_535, 65_536, 65_537, 16 * MIB]
 LOCAL = ["/ip4/127.0.0.1/tcp/0"]
+AGENTS = {"js": "js-libp2p/3.3.11", "go": "aiolibp2p.test/peer", "py": "py-libp2p/0.8.1"}
 
 
 async def test_identify_tells_both_sides_who_the_other_is(listener: Listener, stack: Stack) -> None:
@@ -44,7 +46,7 @@ async def test_identify_tells_both_sides_who_the_other_is(listener: Listener, st
         connection = await host.connect(listener.addr)
         assert str(connection.peer_id) == listener.peer_id
         said = await host.identify(listener.addr)
-        assert (said.agent_version or "").startswith({"js": "js-libp2p/3.3.11", "go": "aiolibp2p.test/peer"}[stack])
+        assert (said.agent_version or "").startswith(AGENTS[stack])
         assert {ECHO, SINK, "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0"} <= set(said.protocols)
         assert listener.addr.rpartition("/p2p/")[0] in map(str, said.listen_addresses)
         assert str(said.observed_address) == str(connection.local_address)
@@ -73,33 +75,35 @@ async def test_echo_returns_every_byte(listener: Listener, size: int) -> None:
         assert back == data
 
 
-async def test_upload_of_256_mib_is_counted_by_the_peer(listener: Listener) -> None:
+async def test_upload_of_256_mib_is_counted_by_the_peer(listener: Listener, stack: Stack) -> None:
+    size = share(stack, 256 * MIB)
     async with Host() as host:
         connection = await host.connect(listener.addr)
         async with await host.open_stream(listener.addr, SINK) as stream:
-            for _ in range(256 * MIB // len(CHUNK)):
+            for _ in range(size // len(CHUNK)):
                 await stream.write(CHUNK)
             stream.close_write()
-            assert int.from_bytes(await read_all(stream), "big") == 256 * MIB
-        assert connection.bytes_out > 256 * MIB
+            assert int.from_bytes(await read_all(stream), "big") == size
+        assert connection.bytes_out > size
 
 
-async def test_download_of_64_mib_by_perf(listener: Listener) -> None:
+async def test_download_of_64_mib_by_perf(listener: Listener, stack: Stack) -> None:
+    size = share(stack, 64 * MIB)
     async with Host() as host:
         await host.connect(listener.addr)
         async with await host.open_stream(listener.addr, PERF) as stream:
-            await stream.write((64 * MIB).to_bytes(8, "big"))
+            await stream.write(size.to_bytes(8, "big"))
             stream.close_write()
             counted = 0
             async for data in stream:
                 counted += len(data)
-            assert counted == 64 * MIB
+            assert counted == size
 
 
-async def test_a_thousand_streams_one_after_the_other_leave_none_open(listener: Listener) -> None:
+async def test_a_thousand_streams_one_after_the_other_leave_none_open(listener: Listener, stack: Stack) -> None:
     async with Host() as host:
         await host.connect(listener.addr)
-        for number in range(1000):
+        for number in range(share(stack, 1000)):
             data = number.to_bytes(32, "big")
             assert await exchange(await host.open_stream(listener.addr, ECHO), data) == data
         assert await left_open(host, listener.addr) == ({}, [])
@@ -167,7 +171,7 @@ async def test_our_reset_reaches_the_peer(listener: Listener, stack: Stack) -> N
         if stack == "go":
             assert seen["resetCode"] == 4242
         else:
-            assert seen["reset"] == "StreamResetError"
+            assert seen["reset"] == {"js": "StreamResetError", "py": "StreamReset"}[stack]
 
 
 async def test_the_peers_reset_reaches_us(listener: Listener, stack: Stack) -> None:
@@ -203,8 +207,8 @@ async def test_of_several_protocols_the_one_that_identify_named_is_opened_lazily
 
 
 async def test_of_several_protocols_that_identify_did_not_name_the_peer_is_asked(peers: Peers, stack: Stack) -> None:
-    # Go's listener names /echo/1.0.0 and speaks 1.1.0; that of js names nothing.
-    listener = peers.listener("go") if stack == "go" else peers.listener("js", "listen", "--no-identify")
+    # Go's listener names /echo/1.0.0 and speaks 1.1.0; those of js and py name nothing.
+    listener = peers.listener("go") if stack == "go" else peers.listener(stack, "listen", "--no-identify")
     spoken = ECHO_UNNAMED if stack == "go" else ECHO
     async with Host() as host:
         await host.connect(listener.addr)
@@ -261,7 +265,7 @@ async def test_a_refusal_of_every_protocol_is_raised_by_open_stream(listener: Li
 
 @pytest.mark.conforms("M10")
 async def test_the_peers_changed_protocols_arrive_by_push(peers: Peers, stack: Stack) -> None:
-    listener = peers.listener(stack, "listen", *({"js": ["--port=0"], "go": ["-chunk=1"]}[stack]))  # one of its own
+    listener = peers.listener(stack, "listen", *({"go": ["-chunk=1"]}.get(stack, ["--port=0"])))  # one of its own
     async with Host() as host:
         events = host.events()
         assert PUSHED not in (await host.identify(listener.addr)).protocols
