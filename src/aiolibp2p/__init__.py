@@ -10,6 +10,8 @@ from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.net.connection import Connection
+from aiolibp2p.net.known import Source
+from aiolibp2p.net.peerstore import Peerstore
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.runtime import Runtime
 from aiolibp2p.version import VERSION
@@ -24,9 +26,11 @@ __all__ = [
     "Limits",
     "Multiaddr",
     "PeerId",
+    "Peerstore",
     "PrivateKey",
     "PublicKey",
     "Runtime",
+    "Source",
     "Stream",
     "Timeouts",
     "__version__",

@@ -32,8 +32,8 @@ RANK: Final = {source: rank for rank, source in enumerate(Source)}
 """Their order as numbers: the best is 0."""
 
 # What the objects of a peer take in memory, beside the bytes and letters in them.
-_PEER_BYTES: Final = 800
-_ADDRESS_BYTES: Final = 700
+_PEER_BYTES: Final = 700
+_ADDRESS_BYTES: Final = 450
 _PROTOCOL_BYTES: Final = 64
 
 

@@ -145,7 +145,8 @@ def test_an_address_that_names_another_peer_is_the_users_mistake_and_else_left_o
 # -- what a peer says of itself
 
 
-def test_e2_i6_a_newer_record_replaces_what_the_last_one_said_and_an_older_one_is_ignored(store: Peerstore) -> None:
+@pytest.mark.conforms("E2", "I6")
+def test_a_newer_record_replaces_what_the_last_one_said_and_an_older_one_is_ignored(store: Peerstore) -> None:
     store.identified(PEER, said_by(1, A, B, seq=5), PUBLIC)
     store.identified(PEER, said_by(1, C, seq=4), PUBLIC)
     assert store.addresses(PEER) == [A, B]
@@ -189,7 +190,8 @@ def test_a_record_counts_again_from_any_number_when_the_addresses_of_the_last_ar
     assert store.addresses(PEER) == [B]
 
 
-def test_i7_private_addresses_of_a_public_peer_are_ignored_and_not_taken_for_withdrawn(store: Peerstore) -> None:
+@pytest.mark.conforms("I7")
+def test_private_addresses_of_a_public_peer_are_ignored_and_not_taken_for_withdrawn(store: Peerstore) -> None:
     private = Multiaddr("/ip4/192.168.1.7/tcp/4001")
     store.identified(PEER, said_by(1, A, private, seq=1), PUBLIC)
     assert store.addresses(PEER) == [A]
