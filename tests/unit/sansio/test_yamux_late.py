@@ -361,3 +361,16 @@ def test_stream_opened_again_under_a_forgotten_id_is_new() -> None:
     assert session.streams[1] is not stream
     assert session.streams[1].unread_bytes == 5000
     assert sent(session) == [update(1, flags=ACK)]
+
+
+@pytest.mark.parametrize("initiator", [True, False])
+def test_before_the_peers_first_frame_few_streams_may_be_opened(initiator: bool) -> None:
+    """Edge of `early_streams`: js-libp2p drops the connection at more; who accepts has heard the peer already."""
+    session = new_session(initiator=initiator, heard=False, early_streams=2)
+    streams = 0
+    while session.can_open and streams < 5:
+        session.open_stream()
+        streams += 1
+    assert streams == (2 if initiator else 5)
+    take(session, ping(3))
+    assert session.can_open

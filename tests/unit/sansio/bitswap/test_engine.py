@@ -148,6 +148,41 @@ def test_bytes_of_a_blocked_peer_leave_the_pool_that_the_others_share() -> None:
     assert serving.engine.loaded_bytes == 0
 
 
+@pytest.mark.parametrize(("room", "goes_on"), [(-1, False), (0, False), (1, True)])
+def test_nothing_is_loaded_while_as_much_is_held_as_may_be(room: int, goes_on: bool) -> None:
+    one = Serving()
+    one.receive("a", wants(1))
+    serving = Serving(bitswap_loaded_bytes=one.batch("a").n_bytes + room)
+    for peer in "ab":
+        serving.receive(peer, wants(1))
+    batch = serving.batch("a")
+    assert (serving.next() is not None) is goes_on
+    serving.write("a", batch)
+    assert goes_on or serving.next() is not None
+
+
+@pytest.mark.parametrize(("room", "blocks"), [(-1, 1), (0, 2), (1, 2)])
+def test_a_batch_holds_what_fits_into_its_bytes(room: int, blocks: int) -> None:
+    both = Serving(1000)
+    both.receive("a", wants(1, 2))
+    serving = Serving(1000, bitswap_batch_bytes=both.batch("a").n_bytes + room)
+    serving.receive("a", wants(1, 2))
+    assert len(serving.batch("a").blocks) == blocks
+
+
+@pytest.mark.parametrize(("room", "given_up"), [(-1, ["a"]), (0, []), (1, [])])
+def test_as_much_as_may_be_is_held_for_stalled_peers(room: int, given_up: list[str]) -> None:
+    one = Serving()
+    one.receive("a", wants(1))
+    serving = Serving(bitswap_stalled_bytes=2 * one.batch("a").n_bytes + room)
+    for peer in "ab":
+        serving.receive(peer, wants(1))
+        serving.batch(peer)
+    assert serving.block("a") == []
+    assert serving.block("b") == given_up
+    assert reached(serving.refusals) == ({"bitswap_stalled_bytes": 1} if given_up else {})
+
+
 def test_too_many_stalled_bytes_give_up_the_peer_that_stalled_longest() -> None:
     serving = Serving(bitswap_stalled_bytes=2 * SIZE + 100)
     for peer in "abc":
