@@ -148,18 +148,26 @@ async def echo(context: Context) -> Answer:
 
 
 async def upload(context: Context) -> Answer:
-    """BYTES to the sink, counted by the peer."""
+    """BYTES to the sink, over so many streams at once, counted by the peer."""
     size = context.number(0, 0)
     await context.dial()
     await context.identified()
-    chunk = bytes(context.chunk)
+    share, rest = divmod(size, context.concurrency)
+    counts: list[int] = []
+
+    async def upload_one(part: int) -> None:
+        stream = await context.open(SINK)
+        await send_bytes(stream, bytes(context.chunk), part, context.chunk)
+        await stream.close_write()
+        counts.append(int.from_bytes(await collect(stream), "big"))
+        await stream.close()
+
     start = time.perf_counter()
-    stream = await context.open(SINK)
-    await send_bytes(stream, chunk, size, len(chunk))
-    await stream.close_write()
-    counted = int.from_bytes(await collect(stream), "big")
+    async with trio.open_nursery() as nursery:
+        for number in range(context.concurrency):
+            nursery.start_soon(upload_one, share + (rest if number == 0 else 0))
     seconds = time.perf_counter() - start
-    await stream.close()
+    counted = sum(counts)
     return {"counted": counted, "ok": counted == size, "seconds": seconds, "MBps": size / seconds / 1e6}
 
 
