@@ -96,9 +96,9 @@ class Limits:
     connections: int = 1024
     """Connections in all: a new one is refused."""
     connections_high: int = 960
-    """More connections than this: those of least use are closed, politely, until `connections_low` are left."""
+    """More connections than this: those of least use are closed, politely, but of those in use no more than have to."""
     connections_low: int = 768
-    """How many are left then, where that many may be closed: see `Host.protect` and `Timeouts.connection_grace`."""
+    """How many are left then, where so many are idle; see `Host.protect` and `Timeouts.connection_grace`."""
     connections_per_peer: int = 8
     """Connections to one peer: a new one is refused."""
     dials: int = 160

@@ -40,8 +40,10 @@ def test_what_is_closed_may_be_closed_and_is_of_least_use(candidates, low, high,
         assert not closed
         assert trim.again_at == math.inf
         return
-    # As many as are needed, or all that may be.
-    assert len(left) == max(min(low, high), len(candidates) - len(closable))
+    # As many as are needed, or all that may be; of those in use only as many as have to.
+    closable_idle = [candidate for candidate in closable if not candidate.in_use]
+    without_idle = max(min(low, high), len(candidates) - len(closable_idle))
+    assert len(left) == max(min(high, without_idle), len(candidates) - len(closable))
     spared = [candidate for candidate in left if candidate in closable]
     for gone in closed:
         for kept in spared:

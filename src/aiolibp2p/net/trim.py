@@ -9,7 +9,9 @@ protected peer is touched. What go learns from tags, this takes from what the co
 4. that were dialled by the peer (whoever wants to fill the table can only dial),
 5. and that were of use the longest time ago.
 
-The first line that differs decides. Nothing here reads a clock or closes anything.
+The first line that differs decides. Those without a stream in use go until `Limits.connections_low` are left, others
+only until `Limits.connections_high` are: no transfer ends for the sake of room that nobody has asked for yet. Nothing
+here reads a clock or closes anything.
 """
 
 from __future__ import annotations
@@ -38,6 +40,11 @@ class Candidate(Generic[T]):
     """Streams in use that the peer has opened."""
     protected: bool
 
+    @property
+    def in_use(self) -> bool:
+        """Whether there is any stream in use."""
+        return self.opened_streams > 0 or self.accepted_streams > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Trim(Generic[T]):
@@ -49,12 +56,12 @@ class Trim(Generic[T]):
 
 
 def choose(candidates: Iterable[Candidate[T]], *, low: int, high: int, grace: float, now: float) -> Trim[T]:
-    """Return which connections to close, so that `low` are left where there are more than `high`.
+    """Return which connections to close where there are more than `high`.
 
     Args:
         candidates: all connections that there are.
-        low: how many are to be left; no more than `high`.
-        high: up to so many nothing is closed.
+        low: how many are to be left of what is not in use, and what is; no more than `high`.
+        high: up to so many nothing is closed, and what is in use stays.
         grace: seconds; what is younger stays.
         now: a reading of the clock that `made_at` and `used_at` are of.
     """
@@ -77,8 +84,12 @@ def choose(candidates: Iterable[Candidate[T]], *, low: int, high: int, grace: fl
 
     unprotected = [candidate for candidate in everything if not candidate.protected]
     old = [candidate for candidate in unprotected if candidate.made_at + grace <= now]
-    chosen = sorted(old, key=use)[: len(everything) - min(low, high)]
+    idle = [candidate for candidate in old if not candidate.in_use]
+    chosen = sorted(idle, key=use)[: len(everything) - min(low, high)]
     over = len(everything) - len(chosen) - high
+    if over > 0:
+        chosen += sorted((candidate for candidate in old if candidate.in_use), key=use)[:over]
+        over = len(everything) - len(chosen) - high
     ripe = sorted(candidate.made_at + grace for candidate in unprotected if candidate.made_at + grace > now)
     again_at = ripe[min(over, len(ripe)) - 1] if over > 0 and ripe else math.inf
     return Trim([candidate.connection for candidate in chosen], again_at)

@@ -66,6 +66,15 @@ def test_the_order_is_what_we_want_then_what_they_want_then_who_dialled_then_the
     assert trim(*reversed(order)).close == [each.connection for each in order]
 
 
+@pytest.mark.parametrize(("idle", "used", "left"), [(9, 0, 2), (0, 9, 5), (3, 6, 5), (5, 4, 4), (8, 1, 2)])
+def test_connections_in_use_are_closed_as_far_as_the_high_mark_only(idle: int, used: int, left: int) -> None:
+    facts = [candidate(f"idle {n}") for n in range(idle)]
+    facts += [candidate(f"used {n}", **{("opened_streams", "accepted_streams")[n % 2]: 1}) for n in range(used)]
+    closed = trim(*facts, low=2, high=5).close
+    assert len(closed) == idle + used - left
+    assert sum(name.startswith("idle") for name in closed) == min(idle, idle + used - 2)
+
+
 def test_neither_a_young_connection_nor_a_protected_one_is_closed() -> None:
     facts = [candidate("protected", protected=True), candidate("young", made_at=80.5), candidate("old", made_at=80.0)]
     assert trim(*facts, grace=20.0).close == ["old"]
