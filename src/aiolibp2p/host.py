@@ -14,6 +14,7 @@ from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.limits import Limits, Timeouts, unheard
+from aiolibp2p.log import logger_of
 from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.events import (
     ConnectionClosed,
@@ -41,7 +42,7 @@ from aiolibp2p.version import AGENT
 Handler = Callable[[Stream], Awaitable[None]]
 Target = Multiaddr | str | PeerId
 
-_log = logging.getLogger("aiolibp2p.host")
+_log = logger_of("host")
 _SERVED_BY_ALL = (ping.PROTOCOL, identify.PROTOCOL, identify.PUSH_PROTOCOL)
 """What every host answers by itself."""
 
@@ -475,7 +476,9 @@ class Host:
     def on_handler_failed(self, stream: Stream, error: Exception) -> None:
         """Report a handler that raised; an error of the peer's making is no news to the log."""
         level = logging.DEBUG if isinstance(error, Libp2pError) else logging.WARNING
-        _log.log(level, "the handler of %s failed", stream.protocol, exc_info=error)
+        if _log.isEnabledFor(level):
+            facts = {"protocol": stream.protocol, "peer_id": stream.peer_id}
+            _log.log(level, "the handler of a stream failed", exc_info=error, extra=facts)
         self._events.put(HandlerFailed(stream, error))
 
     def on_connection(self, connection: Connection) -> None:

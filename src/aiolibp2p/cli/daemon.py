@@ -9,15 +9,16 @@ from typing import Annotated
 import typer
 
 from aiolibp2p.cli import running
-from aiolibp2p.cli.options import JsonOption, Settings, parse_address, with_globals
+from aiolibp2p.cli.options import JsonOption, Settings, log_to_stderr, parse_address, with_globals
 from aiolibp2p.cli.sources import RepoOption, open_repo
 from aiolibp2p.cli.watching import LISTEN_ADDRESS, announce_until_signal
 from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
+from aiolibp2p.log import logger_of
 from aiolibp2p.node.daemon import running_node
 from aiolibp2p.node.repo import Repo
 
-_log = logging.getLogger("aiolibp2p.daemon")
+_log = logger_of("cli")
 
 
 @with_globals
@@ -31,13 +32,12 @@ def daemon(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the blocks of the repo to peers until Ctrl-C or SIGTERM; log to stderr."""
-    if not settings.debug:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    log_to_stderr(settings, default=logging.INFO)
     addresses = [parse_address(address) for address in [*(listen or ()), *(more or ())] or [LISTEN_ADDRESS]]
     key = None if settings.key is None else running.read_key(settings.key)
     with open_repo(repo, create=True) as opened:
         running.run(lambda: _serve(opened, addresses, key, as_json=as_json), for_throughput=True)
-    _log.info("repo %s is free again", opened.path)
+    _log.info("the repo is free again", extra={"path": opened.path})
 
 
 async def _serve(repo: Repo, listen: Sequence[Multiaddr], key: PrivateKey | None, *, as_json: bool) -> None:
@@ -47,6 +47,6 @@ async def _serve(repo: Repo, listen: Sequence[Multiaddr], key: PrivateKey | None
         running_node(repo, listen, key=key, timeouts=running.TIMEOUTS) as node,
         Rpc(repo, node, running.TIMEOUTS),
     ):
-        _log.info("serving the blocks of repo %s", repo.path)
+        _log.info("serving the blocks of the repo", extra={"path": repo.path})
         await announce_until_signal(node.host, as_json=as_json)
         _log.info("leaving")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from aiolibp2p.cli.errors import CommandError
 from aiolibp2p.errors import InvalidValueError
 from aiolibp2p.identity.keys import KeyType, PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
+from aiolibp2p.log import EXAMPLE, VARIABLE, configure
 
 PROGRAM = "aiolibp2p"
 EXAMPLE_ADDRESS = "/ip4/192.0.2.1/tcp/4001/p2p/12D3Koo…"
@@ -69,10 +71,21 @@ def note_globals(context: typer.Context, key: Path | None, *, debug: bool) -> Se
     """Return the settings of the run, with what this level of the command line says: both levels take these options."""
     settings = context.ensure_object(Settings)
     settings.key = key or settings.key
-    if debug and not settings.debug:
-        settings.debug = True
-        logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)d ms %(name)s %(levelname)s %(message)s")
+    settings.debug = settings.debug or debug
+    log_to_stderr(settings)
     return settings
+
+
+def log_to_stderr(settings: Settings, *, default: int = logging.WARNING) -> None:
+    """Log what `AIOLIBP2P_LOG` asks for; layers that it does not name from `default` on, or all of it with --debug.
+
+    Raises:
+        CommandError: the variable names a layer or a level that there is not.
+    """
+    try:
+        configure(os.environ.get(VARIABLE, ""), default=logging.DEBUG if settings.debug else default)
+    except InvalidValueError as error:
+        raise CommandError(VARIABLE, error.describe(), EXAMPLE, is_usage=True) from error
 
 
 def with_globals(command: Callable[..., Result]) -> Callable[..., Result]:

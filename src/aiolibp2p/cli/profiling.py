@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import select
 import signal
@@ -19,6 +18,7 @@ from aiolibp2p.cli.options import JsonOption, Settings, with_globals
 from aiolibp2p.cli.sources import RepoOption
 from aiolibp2p.errors import StorageError
 from aiolibp2p.host import Host
+from aiolibp2p.log import logger_of
 from aiolibp2p.net.tasks import Tasks
 from aiolibp2p.node.access import Access
 from aiolibp2p.node.debug import ask_daemon, profile_node
@@ -31,7 +31,7 @@ _RETRY_SECONDS = 0.1
 _RETRIES_MAX = 100
 """Looks without room after which the rest of a dump is dropped."""
 
-_log = logging.getLogger("aiolibp2p.profile")
+_log = logger_of("cli")
 
 UnwakeableOption = Annotated[
     bool,

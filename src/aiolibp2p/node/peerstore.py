@@ -11,7 +11,6 @@ written, so a clock that is set back lengthens nothing, and one that jumps makes
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 from collections.abc import Iterable
@@ -30,6 +29,7 @@ from aiolibp2p.identity.keys import PublicKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.log import logger_of
 from aiolibp2p.net.known import KnownAddress, KnownPeer, Source
 from aiolibp2p.net.peerstore import Peerstore
 from aiolibp2p.runtime import Clock, Runtime
@@ -44,7 +44,7 @@ _PEERS_A_WRITE: Final = 64
 _JUMP_SECONDS: Final = 60.0
 """What the wall clock may go wrong by before all is written again."""
 
-_log = logging.getLogger("aiolibp2p.node.peerstore")
+_log = logger_of("node")
 
 
 class _Write(Call):
@@ -174,7 +174,7 @@ class LmdbPeerstore:
             async with asyncio.timeout(self._timeouts.storage):
                 await self.flush()
         except TimeoutError:
-            _log.warning("peerstore %s: %d peers are not written", self.path, len(self._dirty))
+            _log.warning("peers are not written", extra={"path": self.path, "peers": len(self._dirty)})
         finally:
             self._threads = None
             if self._timer is not None:
@@ -242,7 +242,7 @@ class LmdbPeerstore:
 
     def _write_changed(self, write: _Write) -> None:
         if write.state is State.RUNNING:
-            _log.warning("peerstore %s: the disk has not answered in %g s", self.path, self._timeouts.storage)
+            _log.warning("the disk does not answer", extra={"path": self.path, "seconds": self._timeouts.storage})
             return
         self._writing = None
         if write.state is State.RETURNED and write.error is None:
@@ -253,7 +253,7 @@ class LmdbPeerstore:
             self._dirty.update(dict.fromkeys(forgotten_meanwhile))
         else:
             if write.error is not None and not self._failing:
-                _log.warning("peerstore %s: not written: %s", self.path, write.error)
+                _log.warning("peers are not written", extra={"path": self.path, "error": write.error})
             self._failing = True
             # To be tried again; what was learnt meanwhile of the same peers is written with it.
             self._dirty.update(dict.fromkeys(write.peers))
@@ -277,7 +277,7 @@ class LmdbPeerstore:
                 except InvalidValueError:
                     skipped += 1
         if skipped:
-            _log.warning("peerstore %s: %d entries are not understood and left alone", self.path, skipped)
+            _log.warning("entries are not understood and left alone", extra={"path": self.path, "entries": skipped})
         return sorted(found, key=lambda peer: peer.last_seen or 0.0)
 
 

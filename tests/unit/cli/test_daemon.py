@@ -70,9 +70,9 @@ def test_a_file_of_one_process_is_the_file_of_another(
     code, out, error = daemon.end()
     assert (code, out) == (0, "")
     assert [line.split(" ", 2)[2] for line in error.splitlines()] == [
-        f"aiolibp2p.daemon INFO serving the blocks of repo {repo}",
-        "aiolibp2p.daemon INFO leaving",
-        f"aiolibp2p.daemon INFO repo {repo} is free again",
+        f"INFO aiolibp2p.cli: serving the blocks of the repo path={repo}",
+        "INFO aiolibp2p.cli: leaving",
+        f"INFO aiolibp2p.cli: the repo is free again path={repo}",
     ]
     assert main(["block", "stat", cid, "--repo", str(repo)]) == 0
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from aiolibp2p.cli import main
 from aiolibp2p.cli.errors import CommandError
 from aiolibp2p.cli.options import parse_address, parse_size
+from aiolibp2p.log import VARIABLE
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,16 @@ def test_what_is_no_address_is_wrong_usage_and_shows_an_address(text: str, hint:
 
 def test_an_address_is_a_multiaddr() -> None:
     assert str(parse_address("/ip4/192.0.2.7/tcp/4001")) == "/ip4/192.0.2.7/tcp/4001"
+
+
+def test_the_environment_says_which_layers_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, "net=loud")
+    assert main(["id"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == (
+        "aiolibp2p: AIOLIBP2P_LOG: 'loud' is none of debug, info, warning, error."
+        " Try: debug, or net=debug,bitswap=info\n"
+    )
