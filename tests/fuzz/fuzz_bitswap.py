@@ -54,7 +54,7 @@ def server(data: bytes) -> None:
         encode(answer, LIMITS.bitswap_message_bytes)
         engine.written(found[1], 0.0)
     assert engine.loaded_bytes == 0
-    engine.disconnected("peer")
+    engine.disconnected("peer", 0.0)
 
 
 def client(data: bytes) -> None:

@@ -316,7 +316,7 @@ class Exchange:
         server = self.servers[name]
         server.up.clear()
         server.down.clear()
-        server.engine.disconnected("client")
+        server.engine.disconnected("client", self.now)
         self.client.disconnected(name, self.now)
         server.connected = not server.connected
         if server.connected:

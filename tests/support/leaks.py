@@ -135,7 +135,7 @@ def bitswap_leaks(name: str, bitswap: Bitswap) -> Iterator[str]:
             ("messages being sent", [w._sending for w in core._wantlists.values() if w._sending is not None], []),
             ("unfinished bytes", bitswap._unfinished, {}),
             ("loaded bytes", engine.loaded_bytes, 0),
-            ("stalled bytes", (engine.stalled_bytes, engine._stalled), (0, {})),
+            ("stalled bytes", (engine.stalled_bytes, engine._pools.stalled), (0, {})),
             ("wants of peers", [want.cid for ledger in ledgers for want in ledger.wants], []),
             ("unconfirmed answers", [cid for ledger in ledgers for cid in ledger._unconfirmed], []),
             ("batches", [batch for ledger in ledgers for batch in (*ledger._taken, *ledger._written)], []),

@@ -16,6 +16,7 @@ from aiolibp2p.bitswap.wire import MessageWriter
 from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.errors import Libp2pError, LimitError
 from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.log import logger_of
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.net.tasks import begin, begun
 from aiolibp2p.sansio.bitswap.engine import Engine
@@ -23,6 +24,8 @@ from aiolibp2p.sansio.bitswap.message import Message, encode
 from aiolibp2p.sansio.bitswap.wants import Batch
 
 T = TypeVar("T")
+
+_log = logger_of("bitswap")
 
 
 class Server:
@@ -65,7 +68,7 @@ class Server:
         writer = self._writers.pop(peer_id, None)
         if writer is not None:
             writer.reset()
-        self.engine.disconnected(peer_id)
+        self.engine.disconnected(peer_id, self._clock.now())
         self._pump()
 
     def stream_ended(self, peer_id: PeerId, stream: Stream) -> None:
@@ -169,13 +172,15 @@ class Server:
 
     def blocked(self, peer_id: PeerId) -> None:
         """Leave a peer aside whose stream accepts nothing now."""
-        self._give_up(self.engine.blocked(peer_id, self._clock.now()))
+        writer = self._writers[peer_id]
+        now = self._clock.now()
+        self._give_up(self.engine.blocked(peer_id, now, writer.begun, for_room=writer.credit > 0))
         self._pump()
 
     def writable(self, peer_id: PeerId, *, credited: bool) -> None:
         """Serve a peer again."""
         if credited:
-            self.engine.credited(peer_id, 0, self._clock.now())
+            self.engine.credited(peer_id, self._writers[peer_id].credit, self._clock.now())
         self.engine.writable(peer_id, self._clock.now())
 
     def written(self, peer_id: PeerId, token: Batch, position: int) -> None:
@@ -191,7 +196,11 @@ class Server:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def _give_up(self, stalled: list[PeerId]) -> None:
+        for peer_id in self.engine.take_let_go():
+            if peer_id in self._writers:
+                self._writers[peer_id].drop_unbegun()
         for peer_id in stalled:
+            _log.info("a peer takes no answers, and is left alone for a while", extra={"peer": peer_id})
             writer = self._writers.get(peer_id)
             if writer is not None:
                 writer.reset()

@@ -166,6 +166,24 @@ class MessageWriter(Generic[T]):
         self._queue: deque[tuple[T, deque[bytes | memoryview]]] = deque()
         self._blocked = False
         self._writing = False
+        self._begun = False
+        """Whether the stream has accepted some of the first message of the queue."""
+
+    @property
+    def begun(self) -> T | None:
+        """The token of the message that is written in part."""
+        return self._queue[0][0] if self._begun and self._queue else None
+
+    @property
+    def credit(self) -> int:
+        """Bytes that the peer takes now, on the present stream."""
+        return 0 if self._stream is None else self._stream.credit
+
+    @property
+    def opening_since(self) -> float | None:
+        """Since when the peer owes its answer whether it speaks the protocol of the present stream; None: it has."""
+        stream = self._stream
+        return None if stream is None or stream.handshake != "pending" else stream.opened_at
 
     @property
     def busy(self) -> bool:
@@ -177,6 +195,11 @@ class MessageWriter(Generic[T]):
         self._queue.append((token, deque(buffers)))
         if not self._blocked and not self._writing:
             self._write()
+
+    def drop_unbegun(self) -> None:
+        """Drop all messages of which nothing was written; neither `written` nor `ended` follows for them."""
+        while len(self._queue) > self._begun:
+            self._queue.pop()
 
     def stream_ended(self, stream: Stream) -> None:
         """Take note of the end of a stream that this writer may have opened."""
@@ -209,6 +232,7 @@ class MessageWriter(Generic[T]):
         token, buffers = self._queue[0]
         if self._write_message(self._stream, buffers):
             self._queue.popleft()
+            self._begun = False
             self._user.written(self._peer_id, token, self.position)
 
     def _write_message(self, stream: Stream, buffers: deque[bytes | memoryview]) -> bool:
@@ -222,6 +246,7 @@ class MessageWriter(Generic[T]):
                 break
             buffers.popleft()
         self.position += accepted
+        self._begun = self._begun or accepted > 0
         self._user.accepted(self._peer_id, accepted)
         if not buffers:
             return True
@@ -251,7 +276,7 @@ class MessageWriter(Generic[T]):
 
     def _forget(self) -> None:
         self._queue.clear()
-        self._blocked = False
+        self._blocked = self._begun = False
 
 
 def no_way_to(peer_id: PeerId) -> ConnectionEndedError:

@@ -2,84 +2,37 @@
 
 The shell looks sizes up, loads blocks, writes messages with `try_write`, and says what happened. A peer that takes no
 more bytes leaves the scheduler until its stream is writable again, and the bytes loaded for it leave the pool that the
-others share for one of their own, whose oldest owner is given up first. So a peer that makes no progress holds nothing
-that another needs.
+others share for one of their own. After `Timeouts.bitswap_hold` without progress, or when that pool is full, what was
+loaded and not begun to be written is let go, and its answers are due again; a pool that is full all the same gives up
+its oldest owner. So a peer that makes no progress holds one message, and nothing that another needs.
 
 A peer that stalls is given up when its time is over: `Timeouts.bitswap_stall`, and the bytes accepted since its last
 credit at `Limits.bitswap_bytes_per_second`. Credit lengthens that time only by what it brings at this rate, so reading
 a byte now and then gains nothing. Then its stream is to be reset, its answers are due once more, and it is not served
-for `Timeouts.backoff`, doubling to `Timeouts.backoff_max` until something is delivered.
+for `Timeouts.backoff`, doubling to `Timeouts.backoff_max` until something is delivered. A peer that ends its stream or
+its connection while it takes nothing has, on the next one, what was left of its time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from aiolibp2p.limits import Limits, Refused, Timeouts, unheard
 from aiolibp2p.sansio.bitswap.ledger import Ledger
 from aiolibp2p.sansio.bitswap.message import Message
+from aiolibp2p.sansio.bitswap.peer import Peer, Pools
 from aiolibp2p.sansio.bitswap.scheduler import Scheduler
+from aiolibp2p.sansio.bitswap.stat import PeerState, Sent, Spent, Stage, Stages, add_counts, copied
 from aiolibp2p.sansio.bitswap.timers import Alarms
 from aiolibp2p.sansio.bitswap.wants import Batch, Waiting
 
 P = TypeVar("P", bound=Hashable)
+V = TypeVar("V")
 
 BATCHES_AHEAD = 8
 """Batches of one peer that are loaded or written at a time; when half have left, as many are loaded in one go."""
-
-
-class _Peer(Generic[P]):
-    """How far one peer is."""
-
-    __slots__ = (
-        "batches",
-        "blocked",
-        "filling",
-        "id",
-        "ledger",
-        "moves",
-        "moving_bytes",
-        "patience",
-        "resume_at",
-        "stall_at",
-    )
-
-    def __init__(self, peer: P, ledger: Ledger) -> None:
-        self.id = peer
-        self.ledger = ledger
-        self.batches: dict[Batch, None] = {}
-        self.blocked = False
-        self.filling = True
-        """Whether it is given batches up to the most it may have."""
-        self.moving_bytes = 0
-        """Accepted since the stream could last take bytes again."""
-        self.stall_at = math.inf
-        """When it is given up if it is still blocked then."""
-        self.patience = math.inf
-        """How long it may still be blocked; infinite once all its batches were accepted."""
-        self.resume_at = -math.inf
-        """When it is served again."""
-        self.moves = False
-        """Whether its stream has accepted a whole batch: before that, only one is loaded."""
-
-
-@dataclass(slots=True)
-class Spent:
-    """What serving has cost and brought, in all."""
-
-    picks: int = 0
-    """Batches taken."""
-    read_bytes: int = 0
-    """Bytes of messages that were taken for loading."""
-    written_bytes: int = 0
-    """Bytes that streams have accepted."""
-    stalls: int = 0
-    """Peers given up because their time was over."""
-    resets: int = 0
-    """Response streams that were reset by peers or with their connections."""
 
 
 class Engine(Generic[P]):
@@ -87,7 +40,7 @@ class Engine(Generic[P]):
 
     Args:
         limits: the `bitswap_…` fields, and `connections`, which bounds the back-offs remembered.
-        timeouts: `bitswap_stall`, `backoff` and `backoff_max`.
+        timeouts: `bitswap_stall`, `bitswap_hold`, `backoff` and `backoff_max`.
         refused: hears of wants for which there is no room, and of peers given up because others need theirs.
     """
 
@@ -99,14 +52,19 @@ class Engine(Generic[P]):
         # A peer that stalled is read less for, until it gives credit: go gives it at half a window.
         self._probe_bytes = limits.yamux_window * 5 // 8
         self._scheduler: Scheduler[P] = Scheduler(limits.bitswap_batch_bytes)
-        self._peers: dict[P, _Peer[P]] = {}
-        self._owners: dict[Ledger, _Peer[P]] = {}
+        self._peers: dict[P, Peer[P]] = {}
+        self._owners: dict[Ledger, Peer[P]] = {}
         self._waiting: Waiting = {}
         self._alarms: Alarms[P] = Alarms()
-        self._loaded_bytes = 0
-        self._stalled_bytes = 0
-        self._stalled: dict[P, int] = {}
-        """Bytes held for each blocked peer, longest blocked first."""
+        self._pools: Pools[P] = Pools()
+        self._holders: dict[P, Peer[P]] = {}
+        """Blocked peers for which more is held than was begun, longest blocked first."""
+        self._let_go: list[P] = []
+        self._impatience: dict[P, float] = {}
+        """How long peers that left while they took nothing may still be blocked; kept while they are away."""
+        self._sent_before = Sent()
+        self._dropped_before: dict[str, int] = {}
+        """What peers were sent, and what of theirs was dropped, that are gone."""
         self._backoffs: dict[P, tuple[float, float]] = {}
         """When a peer is served again and how long it waited; kept while it is away."""
 
@@ -115,12 +73,12 @@ class Engine(Generic[P]):
     @property
     def loaded_bytes(self) -> int:
         """Bytes held, or being loaded, for peers that make progress."""
-        return self._loaded_bytes
+        return self._pools.loaded_bytes
 
     @property
     def stalled_bytes(self) -> int:
         """Bytes held for peers that take none."""
-        return self._stalled_bytes
+        return self._pools.stalled_bytes
 
     @property
     def eligible(self) -> int:
@@ -132,13 +90,20 @@ class Engine(Generic[P]):
         record = self._peers.get(peer)
         return None if record is None else record.ledger
 
-    def disconnected(self, peer: P) -> None:
+    def disconnected(self, peer: P, now: float) -> None:
         """Drop what `peer` wants and what is held for it: its last connection is gone."""
         record = self._peers.pop(peer, None)
         if record is not None:
+            left = self._interrupted(record, now)
+            if left <= 0:
+                self._back_off(peer, now)
+            elif left < self._timeouts.bitswap_stall:
+                self._remember(self._impatience, peer, left)
             self._release(record)
             del self._owners[record.ledger]
             record.ledger.clear()
+            self._sent_before.add(record.ledger.sent)
+            add_counts(self._dropped_before, record.ledger.dropped)
         self._scheduler.forget(peer)
         self._alarms.drop(peer)
 
@@ -151,9 +116,10 @@ class Engine(Generic[P]):
             if not message.entries:
                 return []
             ledger = Ledger(self._limits, self._timeouts, self._waiting, self._refused)
-            record = self._peers[peer] = _Peer(peer, ledger)
+            record = self._peers[peer] = Peer(peer, ledger)
             self._owners[record.ledger] = record
             record.resume_at = self._backoffs.get(peer, (-math.inf, 0.0))[0]
+            record.patience = self._impatience.pop(peer, math.inf)
         found = record.ledger.receive(message)
         self._settle(record, now)
         return found
@@ -176,17 +142,23 @@ class Engine(Generic[P]):
         if record is not None:
             record.ledger.look_up_failed(multihashes)
 
-    def arrived(self, multihash: bytes, size: int, now: float) -> None:
-        """Take note of a new block: those who wait for it are answered."""
+    def arrived(self, multihash: bytes, size: int, now: float, allowed: Callable[[P], bool] | None = None) -> None:
+        """Take note of a new block: those who wait for it are answered.
+
+        Args:
+            allowed: whether a peer may have it; None lets all.
+        """
         for want in tuple(self._waiting.get(multihash, ())):
-            want.ledger.found(want, size)
-            self._settle(self._owners[want.ledger], now)
+            record = self._owners[want.ledger]
+            if allowed is None or allowed(record.id):
+                want.ledger.found(want, size)
+                self._settle(record, now)
 
     # -- batches -----------------------------------------------------------------------------------------------------
 
     def next_batch(self, now: float) -> tuple[P, Batch] | None:
         """Return the answers to load next and for whom; None where no peer is eligible, or too much is held."""
-        if self._loaded_bytes >= self._limits.bitswap_loaded_bytes:
+        if self._pools.loaded_bytes >= self._limits.bitswap_loaded_bytes:
             return None
         peer = self._scheduler.next()
         if peer is None:
@@ -195,10 +167,15 @@ class Engine(Generic[P]):
         batch = record.ledger.take(self._probe_bytes if peer in self._backoffs else self._limits.bitswap_batch_bytes)
         assert batch is not None  # only peers with answers are in the scheduler
         self._scheduler.charge(peer, batch.n_bytes)
+        record.eligible_at = now
+        if record.patience == math.inf and not record.batches and not record.ledger.unconfirmed:
+            record.cost.clear()
         record.batches[batch] = None
-        self._loaded_bytes += batch.n_bytes
-        self.spent.picks += 1
-        self.spent.read_bytes += batch.n_bytes
+        self._pools.loaded_bytes += batch.n_bytes
+        for cost in (self.spent, record.cost):
+            cost.picks += 1
+            cost.read_blocks += len(batch.blocks)
+            cost.read_bytes += batch.n_bytes
         self._settle(record, now)
         return peer, batch
 
@@ -223,6 +200,8 @@ class Engine(Generic[P]):
         record = self._peers.get(peer)
         if record is not None:
             record.moving_bytes += n_bytes
+            record.sent_bytes += n_bytes
+            record.cost.written_bytes += n_bytes
 
     def written(self, batch: Batch, now: float, position: int = 0) -> None:
         """Take note that the stream has accepted all of a batch, `position` bytes in all; what was held is released."""
@@ -230,48 +209,74 @@ class Engine(Generic[P]):
         if record is None or batch not in record.batches:
             return
         del record.batches[batch]
-        self._hold(record, -batch.n_bytes)
+        self._pools.hold(record, -batch.n_bytes)
         record.ledger.written(batch, now, position)
         record.moves = True
         if not record.batches:
             record.patience = math.inf
         self._settle(record, now)
 
-    def credited(self, peer: P, position: int, now: float) -> None:
-        """Take note that the peer has read its response stream up to `position`; its next back-off is a first one."""
+    def credited(self, peer: P, n_bytes: int, now: float, position: int = 0) -> None:
+        """Take note that the peer has returned credit for `n_bytes`.
+
+        When that has come to `Limits.bitswap_credit_bytes`, what was taken for it was not wasted, and its next back-off
+        is a first one.
+
+        Args:
+            position: how far it has read its response stream, where that is known.
+        """
         record = self._peers.get(peer)
         if record is not None:
             record.ledger.credited(position)
-            self._backoffs.pop(peer, None)
+            record.credit_bytes += n_bytes
+            if record.credit_bytes >= self._limits.bitswap_credit_bytes:
+                record.credit_bytes = 0
+                record.cost.clear()
+                self._backoffs.pop(peer, None)
             self._settle(record, now)
 
     # -- progress ----------------------------------------------------------------------------------------------------
 
-    def blocked(self, peer: P, now: float) -> list[P]:
+    def blocked(self, peer: P, now: float, begun: Batch | None = None, *, for_room: bool = False) -> list[P]:
         """Take note that the stream accepts nothing now; return the peers whose response streams are to be reset.
 
-        Those are given up already, because more is held for stalled peers than `Limits.bitswap_stalled_bytes`.
+        Those are given up already, because more is held for stalled peers than `Limits.bitswap_stalled_bytes`. See
+        `take_let_go` afterwards.
+
+        Args:
+            begun: the batch of which the stream has accepted some.
+            for_room: whether it is the connection that has no room.
         """
         record = self._peers.get(peer)
         if record is None or record.blocked:
             return []
-        needed = record.moving_bytes / self._limits.bitswap_bytes_per_second
-        patience = min(record.patience, self._timeouts.bitswap_stall) + needed
-        record.stall_at = now + patience
-        record.blocked = True
+        record.needed_seconds = record.moving_bytes / self._limits.bitswap_bytes_per_second
+        record.stall_at = now + min(record.patience, self._timeouts.bitswap_stall) + record.needed_seconds
+        record.blocked, record.blocked_at, record.for_room = True, now, for_room
+        record.begun = begun
         record.moving_bytes = 0
-        held = sum(batch.n_bytes for batch in record.batches)
-        self._loaded_bytes -= held
-        self._stalled_bytes += held
-        self._stalled[peer] = held
+        self._pools.block(record)
+        if len(record.batches) > (begun in record.batches):
+            self._holders[peer] = record
         self._settle(record, now)
         given_up = []
-        while self._stalled_bytes > self._limits.bitswap_stalled_bytes:
-            oldest = next(iter(self._stalled))
+        while self._pools.stalled_bytes > self._limits.bitswap_stalled_bytes:
+            if self._holders:
+                self._let_go_of(next(iter(self._holders.values())), now)
+                continue
+            oldest = next(peer for peer, held in self._pools.stalled.items() if held)
             self._refused("bitswap_stalled_bytes")
             self._give_up(self._peers[oldest], now)
             given_up.append(oldest)
         return given_up
+
+    def take_let_go(self) -> list[P]:
+        """Return peers whose batches were let go: what waits to be written to them, and was not begun, is dropped.
+
+        See it after `blocked` and `handle_timeout`.
+        """
+        found, self._let_go = self._let_go, []
+        return found
 
     def writable(self, peer: P, now: float) -> None:
         """Take note that the stream accepts bytes again."""
@@ -286,32 +291,83 @@ class Engine(Generic[P]):
         record = self._peers.get(peer)
         if record is not None:
             self.spent.resets += 1
+            left = self._interrupted(record, now)
             self._restart(record, now)
+            record.patience = left
+            if left <= 0:
+                record.patience = math.inf
+                record.resume_at = self._back_off(peer, now)
             self._settle(record, now)
 
     def next_timeout(self) -> float:
         """Return when `handle_timeout` has something to do; `math.inf` for never."""
-        return self._alarms.next()
+        when = self._alarms.next()
+        for record in self._holders.values():
+            return min(when, record.blocked_at + self._timeouts.bitswap_hold)
+        return when
 
     def handle_timeout(self, now: float) -> list[P]:
         """Confirm what is old enough, and return the peers whose response streams are to be reset: they stalled.
 
-        Their answers are due again on a new stream, after their back-off.
+        Their answers are due again on a new stream, after their back-off. See `take_let_go` afterwards.
         """
+        while self._holders:
+            record = next(iter(self._holders.values()))
+            if record.blocked_at + self._timeouts.bitswap_hold > now:
+                break
+            self._let_go_of(record, now)
         given_up = []
         for peer in self._alarms.due(now):
             record = self._peers[peer]
             record.ledger.handle_timeout(now)
             if record.blocked and record.stall_at <= now:
-                self.spent.stalls += 1
                 self._give_up(record, now)
                 given_up.append(peer)
             self._settle(record, now)
         return given_up
 
+    # -- what is said of it ------------------------------------------------------------------------------------------
+
+    def state(self, peer: P, now: float) -> PeerState | None:
+        """Return how far serving `peer` is, or None where it has wanted nothing."""
+        record = self._peers.get(peer)
+        return None if record is None else record.state(now)
+
+    def stages(self, now: float) -> Stages:
+        """Return where answers are; what is being looked up, loaded and opened only the shell knows."""
+        found: dict[str, Stage] = {}
+        for record in self._peers.values():
+            stage, since = record.stage(now)
+            ledger = record.ledger
+            answers = ledger.ready
+            if record.blocked:
+                answers += sum(len(batch.answers) for batch in record.batches)
+            elif stage == "backing_off":
+                since = record.resume_at - self._backoffs.get(record.id, (0.0, 0.0))[1]
+            if answers:
+                found[stage] = found.get(stage, Stage()).and_of(answers, now - since)
+            if ledger.unconfirmed:
+                done = found.get("unconfirmed", Stage())
+                found["unconfirmed"] = done.and_of(ledger.unconfirmed, now - ledger.unconfirmed_since)
+        return Stages(**found)
+
+    def sent(self) -> Sent:
+        """Return what streams have accepted, in all."""
+        sent = copied(self._sent_before)
+        for record in self._peers.values():
+            sent.add(record.ledger.sent)
+        return sent
+
+    def dropped(self) -> dict[str, int]:
+        """Return how many wants were dropped unanswered, by reason."""
+        dropped = dict(self._dropped_before)
+        for record in self._peers.values():
+            add_counts(dropped, record.ledger.dropped)
+        return dropped
+
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _settle(self, record: _Peer[P], now: float) -> None:
+    def _settle(self, record: Peer[P], now: float) -> None:
         """Let a peer take part exactly if it can be given a batch, and set its alarm."""
         backs_off = record.resume_at > now
         ahead = BATCHES_AHEAD if record.moves and record.id not in self._backoffs else 1
@@ -320,8 +376,11 @@ class Engine(Generic[P]):
         elif len(record.batches) >= ahead:
             record.filling = False
         if record.ledger.ready and not record.blocked and not backs_off and record.filling:
-            self._scheduler.add(record.id)
-        else:
+            if not record.eligible:
+                record.eligible, record.eligible_at = True, now
+                self._scheduler.add(record.id)
+        elif record.eligible:
+            record.eligible = False
             self._scheduler.remove(record.id)
         when = record.ledger.next_timeout()
         if record.blocked:
@@ -330,40 +389,64 @@ class Engine(Generic[P]):
             when = min(when, record.resume_at)
         self._alarms.set(record.id, when)
 
-    def _give_up(self, record: _Peer[P], now: float) -> None:
+    def _give_up(self, record: Peer[P], now: float) -> None:
+        self.spent.blocked.move(record.cost)
         self._restart(record, now)
-        waited = self._backoffs.pop(record.id, (0.0, 0.0))[1]
-        seconds = min(max(waited * 2, self._timeouts.backoff), self._timeouts.backoff_max)
-        record.resume_at = now + seconds
-        self._backoffs[record.id] = record.resume_at, seconds
-        if len(self._backoffs) > self._limits.connections:
-            del self._backoffs[next(iter(self._backoffs))]
+        record.stalls += 1
+        record.resume_at = self._back_off(record.id, now)
         self._settle(record, now)
 
-    def _restart(self, record: _Peer[P], now: float) -> None:
+    def _back_off(self, peer: P, now: float) -> float:
+        """Serve a peer that stalled not before the time that is returned."""
+        self.spent.stalls += 1
+        waited = self._backoffs.pop(peer, (0.0, 0.0))[1]
+        seconds = min(max(waited * 2, self._timeouts.backoff), self._timeouts.backoff_max)
+        self._remember(self._backoffs, peer, (now + seconds, seconds))
+        return now + seconds
+
+    def _remember(self, memory: dict[P, V], peer: P, value: V) -> None:
+        memory[peer] = value
+        if len(memory) > self._limits.connections:
+            del memory[next(iter(memory))]
+
+    def _interrupted(self, record: Peer[P], now: float) -> float:
+        """Return how long a peer may still be blocked whose stream has ended: the bytes in it need no time any more."""
+        if not record.blocked:
+            return record.patience
+        if now - record.blocked_at >= self._timeouts.bitswap_hold:
+            self.spent.blocked.move(record.cost)
+        return record.stall_at - record.needed_seconds - now
+
+    def _let_go_of(self, record: Peer[P], now: float) -> None:
+        """Hold for a blocked peer no more than what was begun to be written."""
+        del self._holders[record.id]
+        lost = [batch for batch in record.batches if batch is not record.begun]
+        for batch in lost:
+            del record.batches[batch]
+            self._pools.hold(record, -batch.n_bytes)
+            record.ledger.let_go(batch)
+            record.cost.give(self.spent.blocked, len(batch.blocks), batch.n_bytes)
+        record.let_go += len(lost)
+        self.spent.let_go += len(lost)
+        self._let_go.append(record.id)
+        self._settle(record, now)
+
+    def _restart(self, record: Peer[P], now: float) -> None:
         """Give back what was on the way: there is no stream any more."""
         self._release(record)
         record.patience = math.inf
-        record.moving_bytes = 0
+        record.moving_bytes = record.credit_bytes = 0
         record.moves = False
         record.ledger.reset(now)
 
-    def _release(self, record: _Peer[P]) -> None:
-        self._hold(record, -sum(batch.n_bytes for batch in record.batches))
+    def _release(self, record: Peer[P]) -> None:
+        self._pools.hold(record, -record.held_bytes)
         record.batches.clear()
         self._unblock(record)
 
-    def _unblock(self, record: _Peer[P]) -> None:
+    def _unblock(self, record: Peer[P]) -> None:
         if record.blocked:
             record.blocked = False
-            held = self._stalled.pop(record.id)
-            self._stalled_bytes -= held
-            self._loaded_bytes += held
-
-    def _hold(self, record: _Peer[P], n_bytes: int) -> None:
-        """Change what is held for a peer, in the pool that it belongs to."""
-        if record.blocked:
-            self._stalled[record.id] += n_bytes
-            self._stalled_bytes += n_bytes
-        else:
-            self._loaded_bytes += n_bytes
+            record.begun = None
+            self._holders.pop(record.id, None)
+            self._pools.unblock(record)

@@ -25,6 +25,8 @@ from aiolibp2p.sansio.bitswap.message import (
     block_bytes,
     presence_bytes,
 )
+from aiolibp2p.sansio.bitswap.stat import CANCELLED, EVICTED, IGNORED, LOST, REFUSED, REPLACED, Sent
+from aiolibp2p.sansio.bitswap.stat import GONE as PEER_GONE
 from aiolibp2p.sansio.bitswap.wants import (
     ABSENT,
     ASKED,
@@ -55,10 +57,9 @@ class Ledger:
     def __init__(
         self, limits: Limits, timeouts: Timeouts, waiting: Waiting | None = None, refused: Refused = unheard
     ) -> None:
-        self.ignored = 0
-        """Entries that were not taken: no CID, too long, a digest too short, identity."""
-        self.lost = 0
-        """Answers that were given back twice, and given up."""
+        self.sent = Sent()
+        self.dropped: dict[str, int] = {}
+        """Wants dropped without an answer that counts, by reason."""
         self._limits = limits
         self._confirm_after = timeouts.bitswap_stall
         self._refused = refused
@@ -78,6 +79,26 @@ class Ledger:
         return cid in self._wants
 
     @property
+    def ignored(self) -> int:
+        """Entries that were not taken: no CID, too long, a digest too short, identity."""
+        return self.dropped.get(IGNORED, 0)
+
+    @property
+    def lost(self) -> int:
+        """Answers that were given back twice, and given up."""
+        return self.dropped.get(LOST, 0)
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many answers a stream has accepted that nothing has confirmed."""
+        return len(self._unconfirmed)
+
+    @property
+    def unconfirmed_since(self) -> float:
+        """Since when the oldest batch is unconfirmed; `math.inf` where there is none."""
+        return self._written[0].written_at if self._written else math.inf
+
+    @property
     def wants(self) -> list[Want]:
         """Everything wanted now, in the order in which it was first asked for."""
         return list(self._wants.values())
@@ -95,11 +116,12 @@ class Ledger:
         A want that is repeated although its block was missing is looked up, and answered, again.
         """
         entries, cancels = self._merged(message)
+        reason = REPLACED if message.full else CANCELLED
         if message.full:
             cancels = [cid for cid in (*self._wants, *self._unconfirmed) if cid not in entries]
         for cid in cancels:
             self._forget_answer(cid)
-            self._drop(cid)
+            self._drop(cid, reason)
         look_up: dict[bytes, None] = {}
         fresh: list[Want] = []
         for cid, (entry, multihash) in entries.items():
@@ -136,14 +158,14 @@ class Ledger:
             try:
                 entries[cid] = entry, wanted_multihash(cid, self._limits.bitswap_cid_bytes)
             except InvalidValueError:
-                self.ignored += 1
+                self._count(IGNORED)
         return entries, list(cancels)
 
     def _update(self, want: Want, entry: Entry) -> bool:
         """Change a want that is repeated; return False where it needs a new one beside the answer on its way."""
         if want.state == TAKEN:
             if want.want_have and not entry.want_have:
-                self._drop(want.cid)
+                self._drop(want.cid, REPLACED)
                 return False
             return True
         # A want-have does not take back a want-block.
@@ -178,13 +200,19 @@ class Ledger:
         for want, victim in zip(fresh[room:], candidates, strict=False):
             if not victim.lacking and victim.priority >= want.priority:
                 break
-            self._drop(victim.cid)
+            self._drop(victim.cid, EVICTED)
             room += 1
+        self._count(REFUSED, len(fresh) - room)
         return fresh[:room]
 
-    def _drop(self, cid: bytes) -> None:
+    def _count(self, reason: str, wants: int = 1) -> None:
+        if wants:
+            self.dropped[reason] = self.dropped.get(reason, 0) + wants
+
+    def _drop(self, cid: bytes, reason: str) -> None:
         want = self._wants.pop(cid, None)
         if want is not None:
+            self._count(reason)
             if want.size is None:
                 self._unwait(want)
             if want.state == READY:
@@ -289,14 +317,22 @@ class Ledger:
         batch.position = position
         batch.written_at = now
         self._written.append(batch)
+        sent = self.sent
+        sent.messages += 1
         for want, says in batch.answers.items():
             if want.state != TAKEN:
                 continue
             if says in (BLOCK, HAVE):
+                if says == BLOCK:
+                    sent.blocks += 1
+                    sent.block_bytes += want.size or 0
+                else:
+                    sent.haves += 1
                 del self._wants[want.cid]
                 want.state = WRITTEN
                 self._unconfirmed[want.cid] = want
             elif want.size is None:
+                sent.dont_haves += says == DONT_HAVE
                 want.state = ABSENT
             else:  # the block arrived while we said that it is missing
                 self._enter_ready(want)
@@ -326,16 +362,28 @@ class Ledger:
         self._taken.clear()
         for batch in batches:
             for want, says in batch.answers.items():
-                if want.state == TAKEN and says == NOTHING:
+                if want.state == TAKEN and says == NOTHING and want.size is None:
                     want.state = ABSENT
                 elif want.state in (TAKEN, WRITTEN) or (want.state == ABSENT and says == DONT_HAVE):
                     self._give_back(want)
         self._unconfirmed.clear()
 
+    def let_go(self, batch: Batch) -> None:
+        """Take back a batch of which nothing was written: its answers are due, as if it had not been taken."""
+        if batch not in self._taken:
+            return
+        del self._taken[batch]
+        for want, says in batch.answers.items():
+            if want.state == TAKEN:
+                if says == NOTHING and want.size is None:
+                    want.state = ABSENT
+                else:
+                    self._enter_ready(want)
+
     def clear(self) -> None:
         """Drop everything: the peer is gone."""
         for cid in list(self._wants):
-            self._drop(cid)
+            self._drop(cid, PEER_GONE)
         self._heap.clear()
         self._taken.clear()
         self._written.clear()
@@ -344,11 +392,13 @@ class Ledger:
     def _give_back(self, want: Want) -> None:
         written = want.state == WRITTEN
         if want.again or (written and len(self._wants) >= self._limits.bitswap_wants_per_peer):
-            self.lost += 1
             if written:
                 want.state = GONE
+                self._count(LOST)
             elif want.state == TAKEN:
-                self._drop(want.cid)
+                self._drop(want.cid, LOST)
+            else:
+                self._count(LOST)
             return
         if written:
             self._wants[want.cid] = want
@@ -358,6 +408,7 @@ class Ledger:
     def _confirm(self) -> None:
         for want in self._written.popleft().answers:
             if want.state == WRITTEN:
+                self.sent.confirmed += 1
                 self._forget_answer(want.cid)
 
     def _forget_answer(self, cid: bytes) -> None:

@@ -9,6 +9,7 @@ import pytest
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.sansio.bitswap.engine import BATCHES_AHEAD, Engine
 from aiolibp2p.sansio.bitswap.message import Entry, Message, Presence
+from aiolibp2p.sansio.bitswap.stat import Stage
 from aiolibp2p.sansio.bitswap.wants import Batch
 from tests.support.refusals import Refusals, reached
 from tests.unit.sansio.bitswap.wire import cid, multihash, wants
@@ -59,7 +60,9 @@ class Serving:
     def block(self, peer: str, accepted: int = 0) -> list[str]:
         if accepted:
             self.engine.accepted(peer, accepted)
-        return self.engine.blocked(peer, self.now)
+        record = self.engine._peers.get(peer)
+        begun = None if record is None else next(iter(record.batches), None)
+        return self.engine.blocked(peer, self.now, begun)
 
 
 def test_peers_get_their_batches_in_turn() -> None:
@@ -256,6 +259,184 @@ def test_time_in_which_a_peer_was_not_blocked_is_not_its_fault() -> None:
     assert serving.engine.handle_timeout(serving.now + 1) == []
 
 
+def moving(serving: Serving, peer: str = "a") -> list[Batch]:
+    """Let a peer take one batch; return the many that it is given then."""
+    serving.receive(peer, wants(*range(30)))
+    serving.write(peer, serving.batch(peer))
+    return [serving.batch(peer) for _ in range(BATCHES_AHEAD)]
+
+
+def test_what_was_loaded_for_a_peer_that_takes_nothing_is_let_go_but_for_what_was_begun() -> None:
+    serving = Serving()
+    engine = serving.engine
+    begun, *others = moving(serving)
+    serving.block("a", accepted=5)
+    due = TIMEOUTS.bitswap_hold
+    assert engine.next_timeout() == due
+    assert engine.handle_timeout(due - 0.01) == engine.take_let_go() == []
+    assert engine.stalled_bytes == BATCHES_AHEAD * begun.n_bytes
+    assert engine.handle_timeout(due) == []
+    assert engine.take_let_go() == ["a"]
+    assert engine.take_let_go() == []
+    assert engine.stalled_bytes == begun.n_bytes
+    assert engine.current(begun)
+    assert not any(engine.current(batch) for batch in others)
+    serving.now = 1.0
+    engine.writable("a", serving.now)
+    serving.write("a", begun)
+    again = [serving.batch("a") for _ in others]
+    assert [batch.blocks for batch in again] == [batch.blocks for batch in others]
+    assert (engine.spent.let_go, engine.spent.stalls) == (len(others), 0)
+
+
+def test_a_message_that_was_not_begun_is_let_go_too() -> None:
+    serving = Serving()
+    moving(serving)
+    serving.engine.blocked("a", serving.now)
+    serving.engine.handle_timeout(TIMEOUTS.bitswap_hold)
+    assert serving.engine.stalled_bytes == 0
+    assert serving.engine.handle_timeout(60.0) == ["a"]
+
+
+def test_a_peer_that_takes_bytes_in_time_keeps_what_is_loaded() -> None:
+    serving = Serving()
+    batches = moving(serving)
+    for _ in range(100):
+        serving.block("a", accepted=10_000)
+        serving.now += TIMEOUTS.bitswap_hold / 2
+        serving.engine.handle_timeout(serving.now)
+        serving.engine.writable("a", serving.now)
+    assert all(serving.engine.current(batch) for batch in batches)
+    assert serving.engine.next_timeout() > serving.now + 1
+
+
+def test_before_a_peer_is_given_up_for_its_bytes_all_let_go_what_was_not_begun() -> None:
+    serving = Serving(bitswap_stalled_bytes=(BATCHES_AHEAD + 2) * SIZE)
+    for peer in "ab":
+        moving(serving, peer)
+    assert serving.block("a") == []
+    assert serving.block("b") == []
+    assert serving.engine.take_let_go() == ["a"]
+    assert reached(serving.refusals) == {}
+
+
+def spent_on_blocked(serving: Serving) -> tuple[int, int, int]:
+    blocked = serving.engine.spent.blocked
+    return blocked.picks, blocked.read_blocks, blocked.written_bytes
+
+
+def test_what_was_taken_for_a_peer_that_is_given_up_was_spent_on_a_blocked_peer() -> None:
+    serving = Serving()
+    moving(serving)
+    serving.block("a", accepted=5)
+    serving.engine.handle_timeout(TIMEOUTS.bitswap_hold)
+    assert spent_on_blocked(serving) == (BATCHES_AHEAD - 1, BATCHES_AHEAD - 1, 0)
+    serving.now = 60.0
+    assert serving.engine.handle_timeout(serving.now) == ["a"]
+    spent = serving.engine.spent
+    assert spent_on_blocked(serving) == (BATCHES_AHEAD + 1, BATCHES_AHEAD + 1, spent.written_bytes)
+    assert (spent.picks, spent.read_blocks, spent.read_bytes) == (
+        spent.blocked.picks,
+        spent.blocked.read_blocks,
+        spent.blocked.read_bytes,
+    )
+
+
+def test_what_a_peer_has_read_before_it_stalls_was_not_spent_on_a_blocked_peer() -> None:
+    serving = Serving()
+    begun = moving(serving)[0]
+    serving.block("a")
+    serving.engine.credited("a", Limits().bitswap_credit_bytes, serving.now)
+    serving.engine.writable("a", serving.now)
+    serving.write("a", begun)
+    serving.engine.blocked("a", serving.now)
+    serving.now = 60.0
+    serving.engine.handle_timeout(serving.now)
+    assert serving.engine.spent.blocked.written_bytes == begun.n_bytes
+
+
+def test_a_byte_of_credit_now_and_then_ends_no_back_off() -> None:
+    serving = Serving()
+    serving.receive("drip", wants(1))
+    serving.batch("drip")
+    serving.block("drip", accepted=100)
+    serving.now = serving.engine.next_timeout()
+    serving.engine.handle_timeout(serving.now)
+    for _ in range(100):
+        serving.engine.credited("drip", 1, serving.now)
+    assert "drip" in serving.engine._backoffs
+    serving.engine.credited("drip", Limits().bitswap_credit_bytes, serving.now)
+    assert "drip" not in serving.engine._backoffs
+
+
+@pytest.mark.parametrize("how", ["reset", "connection"])
+def test_a_peer_that_ends_what_it_does_not_read_has_no_more_time_on_the_next(how: str) -> None:
+    serving = Serving()
+    for at in range(0, 90, 9):
+        serving.now = float(at)
+        if not serving.engine.handle_timeout(serving.now):
+            serving.receive("mute", wants(at))
+            if serving.next() is None:
+                break
+            serving.block("mute", accepted=250 * KIB)
+        serving.now += 8.9
+        if how == "reset":
+            serving.engine.stream_reset("mute", serving.now)
+        else:
+            serving.engine.disconnected("mute", serving.now)
+    assert serving.now == 9 + 8.9 + 0.1
+    assert serving.engine.spent.stalls == 1
+    assert serving.engine.spent.blocked.picks == 2
+
+
+def test_a_peer_that_loses_its_connection_once_is_served_at_once() -> None:
+    serving = Serving()
+    serving.receive("a", wants(1))
+    serving.batch("a")
+    serving.block("a", accepted=250 * KIB)
+    serving.now = 9.0
+    serving.engine.disconnected("a", serving.now)
+    serving.receive("a", wants(1))
+    serving.batch("a")
+
+
+def test_where_answers_are_is_said_with_the_age_of_the_oldest() -> None:
+    serving = Serving()
+    for peer in ("queued", "blocked"):
+        serving.receive(peer, wants(*range(3)))
+    assert serving.engine.stages(2.0).queued == Stage(6, 2.0)
+    serving.batch("queued")
+    serving.batch("blocked")
+    serving.engine.written(next(iter(serving.engine._peers["queued"].batches)), 1.0)
+    serving.now = 3.0
+    serving.block("blocked")
+    stages = serving.engine.stages(5.0)
+    assert stages.queued == Stage(2, 4.0)
+    assert stages.awaiting_credit == Stage(3, 2.0)
+    assert stages.unconfirmed == Stage(1, 4.0)
+    assert stages.writing == stages.backing_off == Stage()
+    serving.now = serving.engine._peers["blocked"].stall_at
+    assert serving.engine.handle_timeout(serving.now)
+    assert serving.engine.stages(serving.now + 2).backing_off == Stage(3, 2.0)
+    state = serving.engine.state("blocked", serving.now + 2)
+    assert state is not None
+    assert (state.state, state.backoff_seconds, state.stalls, state.wants) == ("backing_off", 8.0, 1, 3)
+    assert serving.engine.state("nobody", 0.0) is None
+
+
+def test_what_was_sent_and_dropped_is_counted_beyond_the_connection() -> None:
+    serving = Serving(size=2 * KIB)
+    serving.receive("a", wants(*range(3)))
+    serving.receive("a", wants(Entry(cid(9), want_have=True), Entry(cid(0), cancel=True), Entry(b"no cid")))
+    serving.serve()
+    serving.receive("a", wants(*range(20, 25)))
+    serving.engine.handle_timeout(TIMEOUTS.bitswap_stall)
+    serving.engine.disconnected("a", TIMEOUTS.bitswap_stall)
+    sent = serving.engine.sent()
+    assert (sent.blocks, sent.block_bytes, sent.haves, sent.confirmed) == (2, 4 * KIB, 1, 3)
+    assert serving.engine.dropped() == {"cancelled": 1, "ignored": 1, "gone": 5}
+
+
 def test_back_offs_double_to_their_maximum_and_end_with_a_delivery() -> None:
     serving = Serving()
     waits = []
@@ -275,7 +456,7 @@ def test_back_offs_double_to_their_maximum_and_end_with_a_delivery() -> None:
     serving.engine.handle_timeout(serving.now)
     serving.receive("mute", wants(5))
     serving.write("mute", serving.batch("mute"))
-    serving.engine.credited("mute", 1, serving.now)
+    serving.engine.credited("mute", 64 * KIB, serving.now)
     serving.receive("mute", wants(6, full=True))
     serving.batch("mute")
     serving.block("mute")
@@ -292,7 +473,7 @@ def test_a_back_off_outlives_the_connection() -> None:
     serving.block("mute")
     serving.now = serving.engine.next_timeout()
     serving.engine.handle_timeout(serving.now)
-    serving.engine.disconnected("mute")
+    serving.engine.disconnected("mute", serving.now)
     serving.receive("mute", wants(1))
     assert serving.next() is None
     assert serving.engine.next_timeout() == serving.now + TIMEOUTS.backoff
@@ -304,7 +485,7 @@ def test_no_more_back_offs_are_remembered_than_there_may_be_connections() -> Non
         serving.receive(f"mute {n}", wants(1))
         serving.batch(f"mute {n}")
         assert serving.block(f"mute {n}") == [f"mute {n}"]
-        serving.engine.disconnected(f"mute {n}")
+        serving.engine.disconnected(f"mute {n}", 0.0)
     assert len(serving.engine._backoffs) == 3
 
 
@@ -345,7 +526,7 @@ def test_a_disconnected_peer_leaves_nothing_behind() -> None:
     serving.block("a")
     asked = serving.engine.receive("a", wants(50), 0.0)
     for peer in "ab":
-        serving.engine.disconnected(peer)
+        serving.engine.disconnected(peer, 0.0)
     serving.engine.looked_up("a", dict.fromkeys(asked, 1), 0.0)
     serving.engine.look_up_failed("a", asked)
     for batch in (a, b):
@@ -353,7 +534,7 @@ def test_a_disconnected_peer_leaves_nothing_behind() -> None:
         serving.engine.written(batch, 0.0)
     serving.engine.accepted("a", 1)
     serving.engine.writable("a", 0.0)
-    serving.engine.credited("a", 5, 0.0)
+    serving.engine.credited("a", 5, 0.0, 5)
     serving.engine.stream_reset("a", 0.0)
     assert serving.block("a") == []
     engine = serving.engine
@@ -362,7 +543,7 @@ def test_a_disconnected_peer_leaves_nothing_behind() -> None:
     assert not engine._peers
     assert not engine._owners
     assert not engine._waiting
-    assert not engine._stalled
+    assert not engine._pools.stalled
 
 
 def test_a_new_block_is_sent_to_every_peer_that_waits_for_it() -> None:

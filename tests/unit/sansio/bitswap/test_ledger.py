@@ -456,6 +456,66 @@ def test_answers_that_wait_for_confirmation_are_bounded() -> None:
     assert serving.ledger.ready <= 4
 
 
+def test_a_batch_that_is_let_go_was_never_taken() -> None:
+    serving = Serving(*range(4))
+    serving.receive(wants(*range(5)))
+    for _ in range(3):
+        batch = serving.ledger.take(MANY)
+        assert batch is not None
+        serving.ledger.let_go(batch)
+        serving.ledger.let_go(batch)
+        assert serving.ledger.ready == 5
+    message = serving.answers()
+    assert blocks(message) == [b"data of %d" % n for n in range(4)]
+    assert message.presences == [Presence(cid(4), False)]
+    assert serving.ledger.lost == 0
+
+
+def test_an_answer_that_says_nothing_is_not_due_when_it_is_let_go() -> None:
+    serving = Serving(1)
+    serving.receive(wants(1))
+    batch = serving.ledger.take(MANY)
+    assert batch is not None
+    assert not serving.ledger.answer(batch, {})
+    serving.ledger.let_go(batch)
+    assert serving.ledger.ready == 0
+    serving.receive(wants(1))
+    assert blocks(serving.answers()) == [b"data of 1"]
+
+
+@pytest.mark.parametrize("how", ["reset", "let go"])
+def test_a_block_that_arrives_while_nothing_is_said_of_it_is_sent(how: str) -> None:
+    serving = Serving(1)
+    serving.receive(wants(1))
+    batch = serving.ledger.take(MANY)
+    assert batch is not None
+    assert not serving.ledger.answer(batch, {})
+    (want,) = serving.ledger.wants
+    serving.ledger.found(want, 9)
+    if how == "reset":
+        serving.ledger.reset(0.0)
+    else:
+        serving.ledger.let_go(batch)
+    assert blocks(serving.answers()) == [b"data of 1"]
+
+
+def test_what_is_dropped_is_counted_by_reason() -> None:
+    serving = Serving(1, 2, 3, 4, bitswap_wants_per_peer=3)
+    serving.receive(wants(1, 2, 3, 4))
+    serving.receive(wants(Entry(cid(1), cancel=True), Entry(b"no cid")))
+    serving.receive(wants(2, full=True))
+    serving.receive(wants(*(Entry(cid(n), 5) for n in (5, 6, 7))))
+    serving.ledger.clear()
+    assert serving.ledger.dropped == {
+        "refused": 1,
+        "cancelled": 1,
+        "ignored": 1,
+        "replaced": 1,
+        "evicted": 1,
+        "gone": 3,
+    }
+
+
 def test_clear_leaves_nothing() -> None:
     serving = Serving(1, 2)
     serving.receive(wants(1, 2, 3))
