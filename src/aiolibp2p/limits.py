@@ -67,6 +67,9 @@ class Timeouts:
     """The answer to that: the connection is aborted."""
     bitswap_stall: float = 10.0
     """A peer that takes no byte of an answer for this long, and the time its unread bytes need: its stream is reset."""
+    bitswap_hold: float = 0.5
+    """Blocks loaded for a peer that takes nothing for this long, but for the message begun, are let go; a peer that is
+    merely far away takes more within a few round trips, and nothing is read for it twice."""
     bitswap_repair: float = 30.0
     """How often all wants are said again, in case the peer has lost them."""
     bitswap_answer: float = 5.0
@@ -197,6 +200,8 @@ class Limits:
     """Loaded blocks on their way to peers that take them: loading waits."""
     bitswap_stalled_bytes: int = 64 << 20
     """Loaded blocks for peers that take nothing: the peer that has stalled longest is reset."""
+    bitswap_credit_bytes: int = 64 << 10
+    """Credit that shows that a peer reads: its next back-off is a first one. A window has four times as much."""
     bitswap_bytes_per_second: int = 12_500
     """The slowest peer that is served: its unread bytes lengthen `Timeouts.bitswap_stall` at this rate."""
 
