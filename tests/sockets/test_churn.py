@@ -1,0 +1,36 @@
+"""Peers that come and go by the thousand, against a host in a process of its own: what `/proc` says is left of them.
+
+The measurement `benchmarks/loopback/churn.py` is the same, ten times as long.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import pytest
+
+from benchmarks.loopback.churn import ROWS, measure
+
+pytestmark = [pytest.mark.sockets, pytest.mark.slow]
+
+COUNTS = {"silent": (300, 1500), "rounds": (150, 450), "strangers": (150, 300)}
+"""Of the warm-up and of all; whole connections take a processor longer than silent sockets do."""
+RSS_ANON_MOST = 1.1
+"""A shorter warm-up leaves more of what is allocated once for afterwards."""
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_who_comes_and_goes_leaves_nothing_and_an_honest_dial_gets_in_meanwhile(row: str) -> None:
+    """Case 3: T20: silent sockets, peers that come again, and peers that nobody has seen before."""
+    warm_up, count = COUNTS[row]
+    found = measure(row, Namespace(count=count, warm_up=warm_up, upgrade=1.0, loop="asyncio"))
+    before, warm, after = found["levels"].values()
+    for what in ("tasks", "descriptors", "sockets", "pending", "connections", "streams"):
+        assert before[what] == warm[what] == after[what], what
+    assert after["rss_anon_bytes"] <= RSS_ANON_MOST * warm["rss_anon_bytes"]
+    assert after["sockets"] == after["pending"] == after["connections"] == 0
+    assert after["streams"] == [0, 0, 0]
+    assert found["honest"]["failures"] == []
+    assert len(found["honest"]["milliseconds"]) > 0
+    if row == "silent":
+        assert after["refusals"]["pending_inbound"] > 0
