@@ -388,7 +388,7 @@ class Swarm:
         connection = Connection(self, link, facts)
         peer.connections.append(connection)
         self._connection_count += 1
-        if self._connection_count > limits.connections_high:
+        if self._connection_count > limits.connections_high and self._trim_timer is None:
             self._trim_at(self.clock.now())
         link.connection = connection
         self._user.on_connection(connection)

@@ -10,8 +10,8 @@ protected peer is touched. What go learns from tags, this takes from what the co
 5. and that were of use the longest time ago.
 
 The first line that differs decides. Those without a stream in use go until `Limits.connections_low` are left, others
-only until `Limits.connections_high` are: no transfer ends for the sake of room that nobody has asked for yet. Nothing
-here reads a clock or closes anything.
+only until `Limits.connections_high` are, and not while young ones are there that may still go instead: no transfer ends
+because many connect and do nothing. Nothing here reads a clock or closes anything.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+LOOKS = 8
+"""How often it is worth looking again within the time in which a connection is young."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ class Trim(Generic[T]):
 
     close: Sequence[T]
     again_at: float
-    """When enough of the young ones are old enough; infinite where that changes nothing."""
+    """When enough of the young ones are old; infinite where that changes nothing."""
 
 
 def choose(candidates: Iterable[Candidate[T]], *, low: int, high: int, grace: float, now: float) -> Trim[T]:
@@ -84,12 +87,13 @@ def choose(candidates: Iterable[Candidate[T]], *, low: int, high: int, grace: fl
 
     unprotected = [candidate for candidate in everything if not candidate.protected]
     old = [candidate for candidate in unprotected if candidate.made_at + grace <= now]
-    idle = [candidate for candidate in old if not candidate.in_use]
-    chosen = sorted(idle, key=use)[: len(everything) - min(low, high)]
-    over = len(everything) - len(chosen) - high
-    if over > 0:
-        chosen += sorted((candidate for candidate in old if candidate.in_use), key=use)[:over]
-        over = len(everything) - len(chosen) - high
     ripe = sorted(candidate.made_at + grace for candidate in unprotected if candidate.made_at + grace > now)
-    again_at = ripe[min(over, len(ripe)) - 1] if over > 0 and ripe else math.inf
+    chosen = sorted((candidate for candidate in old if not candidate.in_use), key=use)
+    del chosen[len(everything) - min(low, high) :]
+    over = len(everything) - len(chosen) - high
+    if over > len(ripe):
+        chosen += sorted((candidate for candidate in old if candidate.in_use), key=use)[: over - len(ripe)]
+    again_at = math.inf
+    if over > 0 and ripe:
+        again_at = max(ripe[min(over, len(ripe)) - 1], now + grace / LOOKS)
     return Trim([candidate.connection for candidate in chosen], again_at)

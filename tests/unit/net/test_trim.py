@@ -12,7 +12,7 @@ import pytest
 from aiolibp2p import Host, Limits, Stream, Timeouts
 from aiolibp2p.errors import LimitError
 from aiolibp2p.net.events import ConnectionClosed, LimitReached
-from aiolibp2p.net.trim import Candidate, Trim, choose
+from aiolibp2p.net.trim import LOOKS, Candidate, Trim, choose
 from aiolibp2p.sansio.yamux import GO_AWAY, GO_AWAY_NORMAL
 from aiolibp2p.sim import current_loop
 from tests.support.hosts import ECHO, raw_peer, sim_host
@@ -84,7 +84,21 @@ def test_neither_a_young_connection_nor_a_protected_one_is_closed() -> None:
 def test_it_looks_again_when_enough_of_the_young_ones_are_old(high: int, again_at: float) -> None:
     """And not earlier: a flood of young ones must not cost a look for each."""
     young = [candidate(str(number), made_at=81.0 + number) for number in range(2)]
-    assert trim(*young, candidate("p", protected=True), low=0, high=high, grace=20.0).again_at == again_at
+    assert trim(*young, candidate("p", protected=True), high=high, grace=20.0, now=90.0).again_at == again_at
+
+
+def test_it_looks_again_a_few_times_within_a_grace_at_most() -> None:
+    young = [candidate(str(number), made_at=80.001) for number in range(2)]
+    assert trim(*young, high=1, grace=20.0).again_at == 100.0 + 20.0 / LOOKS
+
+
+@pytest.mark.parametrize(("young", "closed"), [(3, []), (2, []), (1, ["used"]), (0, ["used"])])
+def test_connections_in_use_stay_while_enough_young_ones_may_go_instead(young: int, closed: list[str]) -> None:
+    """Else whoever connects often and does nothing would end every transfer."""
+    idle = [candidate(f"young {number}", made_at=90.0, opened_streams=1) for number in range(young)]
+    kept = [candidate(f"protected {number}", protected=True) for number in range(5 - young)]
+    used = candidate("used", accepted_streams=1)
+    assert trim(*idle, *kept, used, high=4, grace=20.0).close == closed
 
 
 def test_it_does_not_look_again_where_only_protected_ones_are_left() -> None:
@@ -133,11 +147,12 @@ async def test_connections_above_the_high_mark_end_politely_when_their_grace_is_
 
 async def test_young_connections_stay_above_the_high_mark_until_enough_are_old() -> None:
     async with sim_host("ours", limits=MARKS) as host, dialled(host, 7):  # made at 0, 1, … 6
-        assert len(host.connections) == 7
-        await current_loop().pass_time(GRACE + 2 - 7 - 0.001)
+        await current_loop().pass_time(GRACE - 7 - 0.001)
         assert len(host.connections) == 7
         await current_loop().pass_time(0.002)
-        # The first three are old, which is enough to come to the high mark.
+        assert len(host.connections) == 6
+        await current_loop().pass_time(GRACE / LOOKS)
+        # Two more are old, which is enough to come to the high mark.
         assert len(host.connections) == 4
         await current_loop().pass_time(2 * GRACE)
         assert len(host.connections) == 4
