@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.versus.programs import GO, ROOT, Programs
-from benchmarks.versus.report import Results, facts, number, rows_as_json, tables
-from benchmarks.versus.rows import ROWS, WARM_UP, Contestant, Row, measure
-from tests.interop.peers import GO_PEER, PeerProgramError
+from benchmarks.versus.measuring import WARM_UP, Files, Measuring
+from benchmarks.versus.programs import OTHERS, ROOT, Programs, left_out
+from benchmarks.versus.report import Results, facts, goals, number, rows_as_json, tables
+from benchmarks.versus.rows import ROWS, Contestant, Row
+from tests.interop.peers import PeerProgramError
 
 REPETITIONS = 5
 
@@ -33,46 +34,60 @@ def turned(contestants: Sequence[Contestant], by: int) -> list[Contestant]:
     return [*contestants[by:], *contestants[:by]]
 
 
-def repeat(rows: Sequence[Row], results: Results, failures: list[str], *, repetition: int, scale: float) -> None:
-    programs = Programs()
-    try:
-        for row in rows:
-            if row.once and repetition:
+def repeat(rows: Sequence[Row], results: Results, failures: list[str], measuring: Measuring) -> None:
+    """Measure every row once, but those that are measured once in all."""
+    repetition = measuring.repetition
+    for row in rows:
+        if row.once and repetition:
+            continue
+        for contestant in turned(row.contestants, repetition):
+            if left_out(contestant.dialler) or left_out(contestant.listener):
                 continue
-            for contestant in turned(row.contestants, repetition):
-                if GO in (contestant.dialler, contestant.listener) and not os.access(GO_PEER, os.X_OK):
-                    continue
-                try:
-                    sample = measure(programs, row, contestant, repetition=repetition, scale=scale)
-                except PeerProgramError as error:
-                    failures.append(f"{row.name}, {contestant.name}, repetition {repetition + 1}: {error}")
-                    print(failures[-1], flush=True)
-                    programs.close()
-                    continue
-                results[row.name][contestant.name].append(sample)
-                value = f"{number(sample.value)} {row.unit}"
-                others = f"others: {sample.others_cores:.2f} cores"
-                print(f"{repetition + 1}  {row.name:14} {contestant.name:20} {value:18} {others}", flush=True)
+            try:
+                sample = measuring.measure(row, contestant)
+            except PeerProgramError as error:
+                failures.append(f"{row.name}, {contestant.name}, repetition {repetition + 1}: {error}")
+                print(failures[-1], flush=True)
+                measuring.programs.close()
+                continue
+            results[row.name][contestant.name].append(sample)
+            value = f"{number(sample.value)} {row.unit}"
+            others = f"others: {sample.others_cores:.2f} cores"
+            print(f"{repetition + 1}  {row.name:15} {contestant.name:20} {value:18} {others}", flush=True)
+
+
+def measured(rows: Sequence[Row], repetitions: int, scale: float, failures: list[str]) -> Results:
+    """Measure all rows so often, each time with fresh programs."""
+    results: Results = {row.name: {contestant.name: [] for contestant in row.contestants} for row in rows}
+    files = Files()
+    try:
+        for repetition in range(repetitions):
+            programs = Programs()
+            measuring = Measuring(programs=programs, files=files, repetition=repetition, scale=scale)
+            try:
+                repeat(rows, results, failures, measuring)
+            finally:
+                programs.close()
     finally:
-        programs.close()
+        files.close()
+    return results
 
 
 def main() -> int:
     chosen = options()
-    rows = [row for row in ROWS if (row.name in chosen.only if chosen.only else row.by_default)]
-    if not os.access(GO_PEER, os.X_OK):
-        print("go-libp2p is left out: its program was not built (`make peers` says why)")
-    results: Results = {row.name: {contestant.name: [] for contestant in row.contestants} for row in rows}
+    rows = [row for row in ROWS if not chosen.only or row.name in chosen.only]
+    for why in filter(None, map(left_out, OTHERS)):
+        print(why)
     failures: list[str] = []
     report: dict[str, Any] = facts()
     load = [os.getloadavg()[0]]
-    for repetition in range(chosen.reps):
-        repeat(rows, results, failures, repetition=repetition, scale=chosen.scale)
+    results = measured(rows, chosen.reps, chosen.scale, failures)
     load.append(os.getloadavg()[0])
     print("\n" + tables(rows, results))
     report |= {
         "method": {"repetitions": chosen.reps, "scale": chosen.scale, "warm_up_part": WARM_UP, "load_average": load},
         "failures": failures,
+        "goals": goals(rows, results),
         "rows": rows_as_json(rows, results),
     }
     chosen.out.parent.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.interop.peers import HERE, PeerProgramError, Stack, dialer_command, listener_command, node_program
+from tests.interop.peers import (
+    GO_PEER,
+    PY_PEER,
+    PeerProgramError,
+    Stack,
+    dialer_command,
+    folder_of,
+    listener_command,
+    node_program,
+)
 
 Answer = dict[str, Any]
 ROOT = Path(__file__).parent.parent.parent
@@ -28,8 +38,26 @@ READ_BYTES = 1 << 16
 STDERR_BYTES = 2000
 
 UVLOOP, ASYNCIO, GO, JS = "aiolibp2p (uvloop)", "aiolibp2p (asyncio)", "go-libp2p", "js-libp2p"
+PY = "py-libp2p"
 OWN_LOOPS = {UVLOOP: "uvloop", ASYNCIO: "asyncio"}
-OTHERS: dict[str, Stack] = {GO: "go", JS: "js"}
+OTHERS: dict[str, Stack] = {GO: "go", JS: "js", PY: "py"}
+BLOCKS_FLAGS = {GO: "-bitswap", JS: "--bitswap"}
+"""What makes their listeners hold blocks and take commands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a dialler is asked to do."""
+
+    name: str
+    address: str
+    count: int
+    concurrency: int
+    chunk_bytes: int
+    pid: int
+    """The listener's process, whose memory is read."""
+    rest_seconds: float
+    """How long both sides rest before it is."""
 
 
 def machine_cpu_seconds() -> float:
@@ -66,12 +94,28 @@ class Program:
         Raises:
             PeerProgramError: it failed, ended or did not answer in time.
         """
+        self.tell(words)
+        return self.answer_to(words)
+
+    def tell(self, words: list[Any]) -> None:
+        """Give the program one line.
+
+        Raises:
+            PeerProgramError: it has ended.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(words).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
             raise self._failure("takes no command") from error
+
+    def answer_to(self, words: list[Any]) -> Answer:
+        """Return the next line, which answers `words`.
+
+        Raises:
+            PeerProgramError: it failed, ended or did not answer in time.
+        """
         answer = self.next_line(COMMAND_SECONDS)
         if "error" in answer:
             raise self._failure(f"answers {words}: {answer['error']}")
@@ -123,14 +167,21 @@ class Programs:
 
     def __init__(self) -> None:
         self._running: dict[tuple[str, str], Program] = {}
-        self._ready: dict[str, Answer] = {}
+        self._ready: dict[tuple[str, str], Answer] = {}
+        self._repos = tempfile.TemporaryDirectory(prefix="versus-")
 
-    def listener(self, stack: str) -> tuple[Program, Answer]:
-        """Return a stack's listener and what it said when it was ready: `addr`, `pid`."""
-        program = self._program("listener", stack, listener_words)
-        if stack not in self._ready:
-            self._ready[stack] = program.next_line(START_SECONDS)
-        return program, self._ready[stack]
+    def listener(self, stack: str, *, adds: bool = False, fresh_for: str = "") -> tuple[Program, Answer]:
+        """Return a stack's listener and what it said when it was ready: `addr`, `pid`.
+
+        Args:
+            adds: one with blocks, that takes `["add", PATH]`.
+            fresh_for: a row whose listener does nothing else: what others have freed would serve it.
+        """
+        role = "adding listener" if adds else f"listener {fresh_for}".rstrip()
+        program = self._program(role, stack, self._adding_words if adds else listener_words)
+        if (role, stack) not in self._ready:
+            self._ready[role, stack] = program.next_line(START_SECONDS)
+        return program, self._ready[role, stack]
 
     def dialler(self, stack: str, command: str) -> Program:
         """Return the program of a stack that takes `command`."""
@@ -143,12 +194,31 @@ class Programs:
         for program in self._running.values():
             program.close()
         self._running.clear()
+        self._ready.clear()
+        self._repos.cleanup()
+        self._repos = tempfile.TemporaryDirectory(prefix="versus-")
+
+    def _adding_words(self, stack: str) -> list[str]:
+        if stack in OTHERS:
+            return listener_command(OTHERS[stack], "listen", (BLOCKS_FLAGS[stack],))
+        return [*own_words(stack, "listen"), "--repo", str(Path(self._repos.name) / OWN_LOOPS[stack])]
 
     def _program(self, role: str, stack: str, words: Callable[[str], list[str]]) -> Program:
         if (role, stack) not in self._running:
-            folder = Path(__file__).parent if role == "redialler" else HERE / OTHERS[stack] if stack in OTHERS else ROOT
+            folder = folder_of(OTHERS[stack]) if stack in OTHERS else ROOT
+            if role == "redialler":
+                folder = Path(__file__).parent
             self._running[role, stack] = Program(f"the {role} of {stack}", words(stack), folder)
         return self._running[role, stack]
+
+
+def left_out(stack: str) -> str | None:
+    """Return why a stack's programs cannot be run, or None."""
+    if stack == GO and not os.access(GO_PEER, os.X_OK):
+        return "go-libp2p is left out: its program was not built (`make peers` says why)"
+    if stack == PY and not PY_PEER.exists():
+        return "py-libp2p is left out: it is not installed (`make peers` says why)"
+    return None
 
 
 def own_words(stack: str, mode: str) -> list[str]:
@@ -163,13 +233,17 @@ def dialler_words(stack: str) -> list[str]:
     return dialer_command(OTHERS[stack]) if stack in OTHERS else own_words(stack, "session")
 
 
-def command_words(stack: str, command: str, address: str, count: int, concurrency: int) -> list[Any]:
+def command_words(stack: str, command: Command) -> list[Any]:
     """Return a command as the dialler of a stack takes it."""
+    if stack == JS and command.name == "redial":
+        return [command.address, command.count]
+    if stack not in OTHERS:
+        return [command.name, command.address, command.count, command.concurrency, command.chunk_bytes]
     seconds = int(COMMAND_SECONDS)
+    flags = [f"-concurrency={command.concurrency}", f"-chunk={command.chunk_bytes}"]
+    flags.append(f"-timeout={seconds}s" if stack == GO else f"-timeout={seconds}")
     if stack == GO:
-        return [f"-concurrency={concurrency}", f"-timeout={seconds}s", command, address, str(count)]
-    if stack == JS and command == "redial":
-        return [address, count]
-    if stack == JS:
-        return [f"--concurrency={concurrency}", f"--timeout={seconds}", command, address, str(count)]
-    return [command, address, count, concurrency]
+        flags += [f"-pid={command.pid}", f"-rest={command.rest_seconds}s"]
+    else:
+        flags = [f"-{flag}" for flag in flags]
+    return [*flags, command.name, command.address, str(command.count)]

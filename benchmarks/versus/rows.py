@@ -1,17 +1,13 @@
-"""What is compared, how it is measured, and what is aimed at."""
+"""What is compared, and what is aimed at."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
-from benchmarks.versus.programs import ASYNCIO, GO, JS, UVLOOP, Programs, command_words, machine_cpu_seconds
-from tests.interop.peers import PeerProgramError
+from benchmarks.versus.programs import ASYNCIO, GO, JS, PY, UVLOOP
 
-WARM_UP = 5
-"""The warm-up before a measurement is this part of the same work, on a connection of its own."""
-IDLE_CONNECTIONS = 200
+Kind = Literal["rate", "memory", "latency"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +23,11 @@ def alone(*stacks: str) -> tuple[Contestant, ...]:
     return tuple(Contestant(name=stack, dialler=stack, listener=stack) for stack in stacks)
 
 
-EACH = alone(UVLOOP, ASYNCIO, GO, JS)
+def dialled_by(dialler: str, *listeners: str) -> tuple[Contestant, ...]:
+    return tuple(Contestant(name=listener, dialler=dialler, listener=listener) for listener in listeners)
+
+
+EACH = alone(UVLOOP, ASYNCIO, GO, JS, PY)
 MIXED = (
     Contestant(name="aiolibp2p to go", dialler=UVLOOP, listener=GO),
     Contestant(name="go to aiolibp2p", dialler=GO, listener=UVLOOP),
@@ -38,40 +38,74 @@ MIXED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One kind of work; `goals` maps another stack to what our rate divided by its rate should reach."""
+    """One kind of work; `goals` maps another stack to what our value divided by its value should reach."""
 
     name: str
     work: str
     unit: str
     command: str
     count: int
+    kind: Kind = "rate"
     concurrency: int = 1
+    chunk_bytes: int = 64 << 10
     result: str = "perSecond"
     contestants: tuple[Contestant, ...] = EACH
     goals: dict[str, float] = field(default_factory=dict)
+    goal: float | None = None
+    """What our value itself should reach."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """The part of the work that a slow stack does; what is counted is a rate."""
+    adds: bool = False
+    """Whether the listener adds a file meanwhile."""
     once: bool = False
     """Whether it is measured in the first repetition only."""
-    by_default: bool = True
-    higher_is_better: bool = True
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.kind == "rate"
+
+    @property
+    def moves_bytes(self) -> bool:
+        """Whether `count` is in bytes."""
+        return self.command == "upload"
+
+
+def upload(name: str, work: str, count: int, **more: object) -> Row:
+    fields: dict[str, object] = {
+        "unit": "MB/s",
+        "command": "upload",
+        "result": "MBps",
+        "parts": {JS: 0.4, PY: 0.05},
+    } | more
+    return Row(name=name, work=work, count=count, **fields)  # type: ignore[arg-type]
 
 
 ROWS = (
-    Row(
-        name="upload",
-        work="1 GB on one stream in writes of 64 KiB, counted and answered by the receiver",
-        unit="MB/s",
-        command="upload",
-        count=1_000_000_000,
-        result="MBps",
-        goals={GO: 0.9, JS: 2.5},
+    upload(
+        "upload",
+        "1 GB on one stream in writes of 64 KiB, counted and answered by the receiver",
+        1_000_000_000,
+        goals={GO: 1.2, JS: 4.0, PY: 6.0},
+        parts={PY: 0.05},
     ),
+    upload("upload-16", "1 GB on 16 streams of one connection at once", 1_000_000_000, concurrency=16),
+    upload(
+        "upload-1k",
+        "200 MB in writes of 1 KiB",
+        200_000_000,
+        chunk_bytes=1 << 10,
+        goals={GO: 1.0},
+        parts={JS: 0.2, PY: 0.02},
+    ),
+    upload("upload-1m", "1 GB in writes of 1 MiB", 1_000_000_000, chunk_bytes=1 << 20),
     Row(
         name="streams",
         work="open /echo/1.0.0, 32 bytes there and back, close; one at a time, 4,000 times",
         unit="streams/s",
         command="streams",
         count=4_000,
-        goals={GO: 1.0},
+        goals={GO: 1.3},
+        parts={PY: 0.05},
     ),
     Row(
         name="streams-32",
@@ -80,7 +114,8 @@ ROWS = (
         command="streams",
         count=15_000,
         concurrency=32,
-        goals={GO: 2.0},
+        goals={GO: 3.0},
+        parts={PY: 0.02},
     ),
     Row(
         name="ping",
@@ -88,7 +123,8 @@ ROWS = (
         unit="pings/s",
         command="ping",
         count=10_000,
-        goals={GO: 0.6},
+        goals={GO: 0.8},
+        parts={PY: 0.02},
     ),
     Row(
         name="dial-identify",
@@ -96,74 +132,50 @@ ROWS = (
         unit="dials/s",
         command="redial",
         count=300,
-        goals={GO: 1.0},
+        goals={GO: 1.3},
+        parts={PY: 0.05},
+    ),
+    upload("upload-mixed", "upload, between stacks", 1_000_000_000, contestants=MIXED),
+    Row(
+        name="ping-p99",
+        work="the 99th percentile of 2,000 pings, one due every millisecond",
+        unit="ms",
+        command="latency",
+        kind="latency",
+        count=2_000,
+        contestants=dialled_by(UVLOOP, UVLOOP, ASYNCIO, GO, JS),
     ),
     Row(
-        name="upload-mixed",
-        work="upload, between stacks",
-        unit="MB/s",
-        command="upload",
-        count=1_000_000_000,
-        result="MBps",
-        contestants=MIXED,
+        name="ping-p99-adding",
+        work="the same of those due while the listener adds a file of 500 MB to its blocks in the same process",
+        unit="ms",
+        command="latency",
+        kind="latency",
+        count=500_000_000,
+        contestants=dialled_by(UVLOOP, UVLOOP, ASYNCIO, GO, JS),
+        adds=True,
     ),
     Row(
         name="idle",
-        work=f"resident memory of the listener for each of {IDLE_CONNECTIONS} idle connections, dialled by go-libp2p",
+        work="memory of the listener for each of 500 idle connections, dialled by go-libp2p",
         unit="KiB",
         command="idle",
-        count=IDLE_CONNECTIONS,
+        kind="memory",
+        count=500,
         result="KiBEach",
-        contestants=tuple(Contestant(name=s, dialler=GO, listener=s) for s in (UVLOOP, ASYNCIO, GO, JS)),
+        contestants=dialled_by(GO, UVLOOP, ASYNCIO, GO, JS, PY),
+        goal=24.0,
         once=True,
-        by_default=False,
-        higher_is_better=False,
+    ),
+    Row(
+        name="open-streams",
+        work="memory of the listener for each of 5,000 open streams on 10 connections, dialled by go-libp2p",
+        unit="KiB",
+        command="open-streams",
+        kind="memory",
+        count=5_000,
+        result="KiBEach",
+        contestants=dialled_by(GO, UVLOOP, ASYNCIO, GO, JS, PY),
+        once=True,
     ),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One measurement; the processor time includes making the host and connecting."""
-
-    repetition: int
-    value: float
-    dialler_cpu_seconds: float
-    listener_cpu_seconds: float
-    others_cores: float
-    """How many cores everything else on the machine kept busy meanwhile; near 0, or the sample says little."""
-
-
-def measure(programs: Programs, row: Row, contestant: Contestant, *, repetition: int, scale: float) -> Sample:
-    """Warm up, then measure once.
-
-    Raises:
-        PeerProgramError: a program failed, or some of the work was not done.
-    """
-    listener, ready = programs.listener(contestant.listener)
-    dialler = programs.dialler(contestant.dialler, row.command)
-
-    def run(count: int) -> dict[str, Any]:
-        words = command_words(contestant.dialler, row.command, str(ready["addr"]), max(1, count), row.concurrency)
-        if row.command == "idle":
-            words.insert(0, f"-pid={ready['pid']}")
-        answer = dialler.ask(words)
-        if answer.get("failed") or answer.get("ok") is False:
-            raise PeerProgramError(f"{row.name}, {contestant.name}: not all was done: {answer}")
-        return answer
-
-    count = row.count if row.once else round(row.count * scale)
-    if not row.once:
-        run(count // WARM_UP)
-    before = dialler.cpu_seconds, listener.cpu_seconds, machine_cpu_seconds()
-    start = time.perf_counter()
-    answer = run(count)
-    seconds = time.perf_counter() - start
-    used = dialler.cpu_seconds - before[0], listener.cpu_seconds - before[1]
-    return Sample(
-        repetition=repetition,
-        value=float(answer[row.result]),
-        dialler_cpu_seconds=used[0],
-        listener_cpu_seconds=used[1],
-        others_cores=max(0.0, (machine_cpu_seconds() - before[2] - sum(used)) / seconds),
-    )

@@ -18,8 +18,19 @@ from aiolibp2p.cli import main
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
 MEASURED = "benchmarks/results"
-STACKS = ("aiolibp2p (uvloop)", "aiolibp2p (asyncio)", "go-libp2p", "js-libp2p")
-ROWS = ("upload", "streams", "streams-32", "ping", "dial-identify")
+STACKS = ("aiolibp2p (uvloop)", "aiolibp2p (asyncio)", "go-libp2p", "js-libp2p", "py-libp2p")
+ROWS = (
+    "upload",
+    "upload-16",
+    "upload-1k",
+    "streams",
+    "streams-32",
+    "ping",
+    "dial-identify",
+    "ping-p99-adding",
+    "idle",
+    "open-streams",
+)
 RUN = "import sys; from aiolibp2p.cli import main; sys.exit(main())"
 
 
@@ -50,12 +61,13 @@ def table(report: dict[str, Any]) -> str:
     """Return the medians of a report as the README's table."""
 
     def number(value: float | None) -> str:
-        return "–" if value is None else f"{value:,.0f}"
+        return "–" if value is None else f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
 
-    lines = [f"| | {' | '.join(STACKS)} |", "|---" + "|---:" * len(STACKS) + "|"]
-    for name in ROWS:
-        row = report["rows"][name]
-        cells = " | ".join(number(row["medians"].get(stack)) for stack in STACKS)
+    rows = [report["rows"][name] for name in ROWS if name in report["rows"]]
+    stacks = [stack for stack in STACKS if any(stack in row["medians"] for row in rows)]
+    lines = [f"| | {' | '.join(stacks)} |", "|---" + "|---:" * len(stacks) + "|"]
+    for row in rows:
+        cells = " | ".join(number(row["medians"].get(stack)) for stack in stacks)
         lines.append(f"| {row['work']}: {row['unit']} | {cells} |")
     machine, method = report["machine"], report["method"]
     how = f"{machine['cores']} × {machine['cpu']}, Python {report['versions']['python']}"
@@ -175,16 +187,18 @@ def test_the_tables_of_the_readme_are_what_was_measured(name: str) -> None:
 
 
 def test_the_table_shows_the_medians_and_a_dash_for_what_was_not_run() -> None:
-    row = {"work": "work", "unit": "MB/s", "medians": {STACKS[0]: 1234.5, STACKS[3]: 0.4}}
+    row = {"work": "work", "unit": "MB/s", "medians": {STACKS[0]: 1234.5, STACKS[2]: 0.41}}
+    other = {"work": "other", "unit": "ms", "medians": {STACKS[3]: 12.3}}
     report = {
         "date": "2026-01-02T03:04:05+00:00",
         "machine": {"cores": 2, "cpu": "CPU"},
         "versions": {"python": "3.13.0"},
         "method": {"repetitions": 5},
-        "rows": dict.fromkeys(ROWS, row),
+        "rows": {ROWS[0]: row, ROWS[2]: other},
     }
     lines = table(report).splitlines()
-    assert lines[2] == "| work: MB/s | 1,234 | – | – | 0 |"
+    assert lines[0] == f"| | {STACKS[0]} | {STACKS[2]} | {STACKS[3]} |"
+    assert lines[2:4] == ["| work: MB/s | 1,234 | 0.4 | – |", "| other: ms | – | – | 12 |"]
     assert lines[-1] == "2026-01-02, 2 × CPU, Python 3.13.0, medians of 5."
 
 

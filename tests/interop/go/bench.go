@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,12 +20,13 @@ import (
 // benchCommands: the same work for every stack; the tests use some of them too.
 var benchCommands = map[string]command{
 	"ping":         pingN,       // N
-	"upload":       upload,      // BYTES, counted by the peer
+	"upload":       upload,      // BYTES over -concurrency streams at once, counted by the peer
 	"download":     download,    // BYTES, by perf
 	"streams":      streams,     // N, -concurrency at once: 32 bytes echoed on each
 	"redial":       redial,      // N: one host connects and disconnects
 	"handshakes":   handshakes,  // N, -concurrency at once: each from a host of its own
 	"idle":         idle,        // N connections: memory that each costs the listener with -pid
+	"open-streams": keepOpen,    // N streams over -connections: the same of each stream
 	"close-silent": closeSilent, // how long Close waits for a peer that never answers negotiation
 	"stand-by":     standBy,     // SEED COUNT SIZE: as hungry, but nothing is wanted yet
 	"crave":        crave,       // those that stand by want
@@ -85,27 +87,44 @@ func upload(ctx context.Context, o *options, target *peer.AddrInfo, args []strin
 	}
 	defer h.Close()
 	start, cpu := time.Now(), cpuSeconds()
-	s, err := open(ctx, h, target.ID, sinkProtocol)
-	if err != nil {
-		return answer, err
+	var counted atomic.Uint64
+	var next atomic.Int64
+	failed, last := inParallel(o.concurrency, o.concurrency, func() error {
+		share := size / o.concurrency
+		if next.Add(1) == 1 {
+			share += size % o.concurrency
+		}
+		n, err := uploadOne(ctx, h, target.ID, share, make([]byte, o.chunk))
+		counted.Add(n)
+		return err
+	})
+	if failed > 0 {
+		return answer, last
 	}
-	buf := make([]byte, o.chunk)
+	answer["bytes"], answer["counted"], answer["ok"] = size, counted.Load(), counted.Load() == uint64(size)
+	answer["MBps"] = float64(size) / time.Since(start).Seconds() / 1e6
+	return finishTimed(answer, start, cpu), nil
+}
+
+// uploadOne writes so many bytes on a stream of their own and returns how many the peer has counted.
+func uploadOne(ctx context.Context, h host.Host, p peer.ID, size int, buf []byte) (uint64, error) {
+	s, err := open(ctx, h, p, sinkProtocol)
+	if err != nil {
+		return 0, err
+	}
 	for left := size; left > 0; left -= len(buf) {
 		if _, err := s.Write(buf[:min(left, len(buf))]); err != nil {
-			return answer, err
+			return 0, err
 		}
 	}
 	if err := s.CloseWrite(); err != nil {
-		return answer, err
+		return 0, err
 	}
 	var counted uint64
 	if err := binary.Read(s, binary.BigEndian, &counted); err != nil {
-		return answer, err
+		return 0, err
 	}
-	_ = s.Close()
-	answer["bytes"], answer["counted"], answer["ok"] = size, counted, counted == uint64(size)
-	answer["MBps"] = float64(size) / time.Since(start).Seconds() / 1e6
-	return finishTimed(answer, start, cpu), nil
+	return counted, s.Close()
 }
 
 func download(ctx context.Context, o *options, target *peer.AddrInfo, args []string) (result, error) {
@@ -245,14 +264,41 @@ func handshakes(ctx context.Context, o *options, target *peer.AddrInfo, args []s
 	return finishTimed(answer, start, cpu), nil
 }
 
-func rssBytes(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+// anonymousBytes reads the memory of a process that no file is behind.
+func anonymousBytes(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
-	var size, resident int64
-	_, err = fmt.Sscan(string(text), &size, &resident)
-	return resident * int64(os.Getpagesize()), err
+	_, after, found := strings.Cut(string(text), "RssAnon:")
+	if !found {
+		return 0, errors.New("no RssAnon in /proc")
+	}
+	var kibibytes int64
+	_, err = fmt.Sscan(after, &kibibytes)
+	return kibibytes << 10, err
+}
+
+// eachCosts does n things, and a fifth as many before, so that what only the first ones cost is not counted, and tells
+// the memory that each of the others costs the listener once it is at rest.
+func eachCosts(o *options, n int, once func(k int) error) (result, error) {
+	first := n / 5
+	var before int64
+	for k := 0; k < first+n; k++ {
+		if k == first {
+			time.Sleep(o.rest)
+			var err error
+			if before, err = anonymousBytes(o.pid); err != nil {
+				return nil, err
+			}
+		}
+		if err := once(k); err != nil {
+			return nil, err
+		}
+	}
+	time.Sleep(o.rest)
+	after, err := anonymousBytes(o.pid)
+	return result{"n": n, "KiBEach": float64(after-before) / float64(n) / 1024}, err
 }
 
 func idle(ctx context.Context, o *options, target *peer.AddrInfo, args []string) (result, error) {
@@ -260,20 +306,45 @@ func idle(ctx context.Context, o *options, target *peer.AddrInfo, args []string)
 	if err != nil {
 		return nil, err
 	}
-	before, err := rssBytes(o.pid)
+	var hosts []host.Host
+	defer func() {
+		for _, h := range hosts {
+			_ = h.Close()
+		}
+	}()
+	return eachCosts(o, n, func(int) error {
+		h, err := connect(ctx, o, target)
+		if err == nil {
+			hosts = append(hosts, h)
+		}
+		return err
+	})
+}
+
+func keepOpen(ctx context.Context, o *options, target *peer.AddrInfo, args []string) (result, error) {
+	n, err := number(args, 0, 1)
 	if err != nil {
 		return nil, err
 	}
-	for i := 0; i < n; i++ {
+	var hosts []host.Host
+	for k := 0; k < o.connections; k++ {
 		h, err := connect(ctx, o, target)
 		if err != nil {
 			return nil, err
 		}
 		defer h.Close()
+		hosts = append(hosts, h)
 	}
-	time.Sleep(12 * time.Second) // until what identify left behind is gone
-	after, err := rssBytes(o.pid)
-	return result{"n": n, "KiBEach": float64(after-before) / float64(n) / 1024}, err
+	return eachCosts(o, n, func(k int) error {
+		s, err := open(ctx, hosts[k%len(hosts)], target.ID, echoProtocol)
+		if err != nil {
+			return err
+		}
+		if _, err = s.Write(make([]byte, 32)); err == nil {
+			_, err = io.ReadFull(s, make([]byte, 32))
+		}
+		return err
+	})
 }
 
 func closeSilent(ctx context.Context, o *options, target *peer.AddrInfo, _ []string) (result, error) {

@@ -53,6 +53,8 @@ type options struct {
 	concurrency int
 	chunk       int
 	pid         int
+	connections int
+	rest        time.Duration
 	stopAfter   int64
 	timeout     time.Duration
 	stdin       bool
@@ -170,7 +172,9 @@ func declare(set *flag.FlagSet, o *options) {
 	set.StringVar(&o.keyType, "key-type", "ed25519", "of the host's key: ed25519, rsa, secp256k1 or ecdsa")
 	set.IntVar(&o.concurrency, "concurrency", 1, "streams or handshakes at once")
 	set.IntVar(&o.chunk, "chunk", 1<<16, "bytes per write")
-	set.IntVar(&o.pid, "pid", 0, "idle: the listener's process, whose memory is read")
+	set.IntVar(&o.pid, "pid", 0, "idle, open-streams: the listener's process, whose memory is read")
+	set.IntVar(&o.connections, "connections", 10, "open-streams: over so many")
+	set.DurationVar(&o.rest, "rest", 12*time.Second, "idle, open-streams: until what came before is forgotten")
 	set.Int64Var(&o.stopAfter, "stop-after", 0, "stall: read so many bytes first")
 	set.DurationVar(&o.timeout, "timeout", 60*time.Second, "for one command")
 	set.BoolVar(&o.report, "report", false, "streams: also say what the peer sees left open")

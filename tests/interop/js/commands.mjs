@@ -93,20 +93,27 @@ async function echo (context) {
   return { bytes: back.byteLength, sha256: digest(back), ok: data.equals(back), openStreams: await openStreams(connection) }
 }
 
-/** BYTES to the sink, counted by the peer. */
+/** BYTES to the sink, over so many streams at once, counted by the peer. */
 async function upload (context) {
   const bytes = Number(context.args[0] ?? 0)
   const { connection, connectSeconds } = await dial(context)
-  const chunk = new Uint8Array(context.chunk)
+  const share = Math.floor(bytes / context.concurrency)
   const took = timer()
+  const counts = await Promise.all(Array.from({ length: context.concurrency }, (_, k) =>
+    uploadOne(connection, k === 0 ? bytes - share * (context.concurrency - 1) : share, context)
+  ))
+  const time = took()
+  const counted = counts.reduce((sum, count) => sum + count, 0)
+  return { ...describe(connection), connectSeconds, bytes, counted, ok: counted === bytes, ...time, MBps: perSecond(bytes / MEGABYTE, time) }
+}
+
+async function uploadOne (connection, bytes, context) {
   const stream = await open(connection, SINK, context)
   const incoming = collect(stream)
   incoming.catch(() => {})
-  await sendBytes(stream, chunk, bytes, context.signal, context.chunk)
+  await sendBytes(stream, new Uint8Array(context.chunk), bytes, context.signal, context.chunk)
   await stream.close({ signal: context.signal })
-  const counted = Number((await incoming).readBigUInt64BE(0))
-  const time = took()
-  return { ...describe(connection), connectSeconds, bytes, counted, ok: counted === bytes, ...time, MBps: perSecond(bytes / MEGABYTE, time) }
+  return Number((await incoming).readBigUInt64BE(0))
 }
 
 /** BYTES by perf. */
