@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -53,11 +53,21 @@ class Node:
 
 @asynccontextmanager
 async def node(
-    name: str, has: Iterable[Block] = (), *, store: Blockstore | None = None, serve: bool = True, **options: Any
+    name: str,
+    has: Iterable[Block] = (),
+    *,
+    store: Blockstore | None = None,
+    serving: Mapping[str, Any] | None = None,
+    serve: bool = True,
+    **options: Any,
 ) -> AsyncIterator[Node]:
-    """Give a node that has these blocks."""
+    """Give a node that has these blocks.
+
+    Args:
+        serving: more options of Bitswap; all others are those of the host.
+    """
     store = MemoryBlockstore(has) if store is None else store
-    async with sim_host(name, **options) as host, Bitswap(host, store, serve=serve) as bitswap:
+    async with sim_host(name, **options) as host, Bitswap(host, store, serve=serve, **(serving or {})) as bitswap:
         yield Node(host, store, bitswap)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from aiolibp2p.bitswap.denylist import Denylist
 from aiolibp2p.bitswap.exchange import Bitswap
 from aiolibp2p.bitswap.session import Session
 
-__all__ = ["Bitswap", "Session"]
+__all__ = ["Bitswap", "Denylist", "Session"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from aiolibp2p.bitswap.denylist import Denylist
+from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.blocks.store import Blockstore
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.limits import Limits, Refused, Timeouts
@@ -28,3 +30,7 @@ class Context:
     """Open a stream to a peer, or raise a Libp2pError."""
     protocol: Callable[[PeerId], str]
     """Return the Bitswap that messages to a peer are written in."""
+    denied: Denylist = field(default_factory=Denylist)
+    """What is served to nobody."""
+    may_serve: Callable[[PeerId, Cid], bool] | None = None
+    """Whether a peer may have a block; None lets all."""

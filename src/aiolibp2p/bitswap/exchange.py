@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
 from aiolibp2p.bitswap.client import Client
 from aiolibp2p.bitswap.context import Context
+from aiolibp2p.bitswap.denylist import Denylist
 from aiolibp2p.bitswap.server import Server
 from aiolibp2p.bitswap.session import Reaching, Session
 from aiolibp2p.bitswap.wire import GARBAGE_COLLECTED, MessageReader, no_way_to, protocol_of, protocols_of
@@ -31,12 +32,28 @@ class Bitswap:
         host: one that was entered; it must be left after this.
         store: where blocks come from, and where fetched ones are kept.
         serve: whether wants of peers are answered.
+        may_serve: whether a peer may have a block, asked with the raw CID of its multihash, by whatever codec it is
+            wanted; it returns at once and does not raise. None lets all.
+        denied: what nobody may have, blocks by CID or multihash; a Denylist can be changed later. A block that is not
+            to be had is answered like one that is missing, and the store is not asked for it.
     """
 
-    def __init__(self, host: Host, store: Blockstore, *, serve: bool = True) -> None:
+    def __init__(
+        self,
+        host: Host,
+        store: Blockstore,
+        *,
+        serve: bool = True,
+        may_serve: Callable[[PeerId, Cid], bool] | None = None,
+        denied: Denylist | Iterable[Cid | bytes] = (),
+    ) -> None:
         self._host = host
         self._store = store
         self._serve = serve
+        self._may_serve = may_serve
+        self._denied = denied if isinstance(denied, Denylist) else Denylist(denied)
+        self._ways: dict[PeerId, Connection] = {}
+        """The connection that carries the answers to each peer: it has wanted something there."""
         self._unfinished: dict[PeerId, int] = {}
         self._client_: Client | None = None
         self._server_: Server | None = None
@@ -60,6 +77,8 @@ class Bitswap:
             refused=host.refused,
             opened=self._open,
             protocol=self._protocol,
+            denied=self._denied,
+            may_serve=self._may_serve,
         )
         self._client_ = Client(context, kept=self._kept)
         self._server_ = Server(context)
@@ -180,15 +199,28 @@ class Bitswap:
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
+    def _way_to(self, peer_id: PeerId) -> Connection | None:
+        """Return the newest connection that carried a want; the oldest that takes streams where that is over."""
+        connection = self._ways.get(peer_id)
+        if connection is None or connection.ended is not None:
+            connection = self._host.connection_to(peer_id)
+        return connection
+
     def _protocol(self, peer_id: PeerId) -> str:
-        connection = self._host.connection_to(peer_id)
+        connection = self._way_to(peer_id)
         return PROTOCOLS[0] if connection is None else protocol_of(connection)
 
     def _open(self, peer_id: PeerId) -> Stream:
-        connection = self._host.connection_to(peer_id)
+        connection = self._way_to(peer_id)
         if connection is None:
             raise no_way_to(peer_id)
-        stream = connection.open_now(protocol_of(connection))
+        try:
+            stream = connection.open_now(protocol_of(connection))
+        except Libp2pError:
+            other = self._host.connection_to(peer_id)
+            if other is None or other is connection:
+                raise
+            stream = other.open_now(protocol_of(other))
         # Peers may answer on the stream on which they were asked.
         self._read(stream)
         return stream
@@ -206,12 +238,25 @@ class Bitswap:
 
     def _receive(self, stream: Stream, message: Message) -> None:
         peer_id = stream.peer_id
-        if self._serve:
+        if self._serve and (message.entries or message.full):
+            if self._ways.get(peer_id) is not stream.connection:
+                self._turn(peer_id, stream.connection)
             self.server.receive(peer_id, message)
         if message.payloads or message.presences:
             self.client.receive(peer_id, message)
 
+    def _turn(self, peer_id: PeerId, spoken_on: Connection) -> None:
+        """Answer over another connection if it is newer than the one that carries answers, or that one is stuck.
+
+        A peer that speaks on both, while both work, is answered on one: what is under way is not lost.
+        """
+        way = self._ways.get(peer_id)
+        if way is None or way.ended is not None or way.made_at <= spoken_on.made_at or self.server.stuck(peer_id):
+            self._ways[peer_id] = spoken_on
+            self.server.move(peer_id, spoken_on)
+
     def _gone(self, peer_id: PeerId) -> None:
+        self._ways.pop(peer_id, None)
         self.server.disconnected(peer_id)
         self.client.disconnected(peer_id)
 

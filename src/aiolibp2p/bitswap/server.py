@@ -17,6 +17,7 @@ from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.errors import Libp2pError, LimitError
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.log import logger_of
+from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.net.tasks import begin, begun
 from aiolibp2p.sansio.bitswap.engine import Engine
@@ -33,6 +34,8 @@ class Server:
 
     def __init__(self, context: Context) -> None:
         self.engine: Engine[PeerId] = Engine(context.limits, context.timeouts, context.refused)
+        self.refused_wants = 0
+        """Wants answered as if the block were missing, because the peer may not have it."""
         self.storage_failures = 0
         """Look-ups and loads that storage did not answer."""
         self._context = context
@@ -50,7 +53,7 @@ class Server:
 
     def receive(self, peer_id: PeerId, message: Message) -> None:
         """Take what a peer wants."""
-        if self._closed or not (message.entries or message.full):
+        if self._closed:
             return
         multihashes = self.engine.receive(peer_id, message, self._clock.now())
         if multihashes and peer_id not in self._looking:
@@ -58,9 +61,21 @@ class Server:
             _ = self._tasks.start(begin(self._look_up(peer_id)), "bitswap look-up")
         self._pump()
 
+    def stuck(self, peer_id: PeerId) -> bool:
+        """Return whether a peer has taken nothing for `Timeouts.bitswap_hold`."""
+        return self.engine.blocked_seconds(peer_id, self._clock.now()) >= self._context.timeouts.bitswap_hold
+
+    def move(self, peer_id: PeerId, connection: Connection) -> None:
+        """Answer a peer over this connection from now on."""
+        writer = self._writers.get(peer_id)
+        if writer is not None:
+            writer.move(connection)
+
     def arrived(self, multihash: bytes, size: int) -> None:
-        """Answer those who wait for a block that is there now."""
-        self.engine.arrived(multihash, size, self._clock.now())
+        """Answer those who wait for a block that is there now, and may have it."""
+        filtered = self._context.may_serve is not None or len(self._context.denied)
+        allowed = (lambda peer_id: not self._refuses(peer_id, multihash)) if filtered else None
+        self.engine.arrived(multihash, size, self._clock.now(), allowed)
         self._pump()
 
     def disconnected(self, peer_id: PeerId) -> None:
@@ -92,13 +107,34 @@ class Server:
         try:
             await begun()
             while wanted := self.engine.unknown(peer_id):
-                found = await self._each(wanted, self._store.sizes)
+                wanted = self._refuse(peer_id, wanted)
+                found = await self._each(wanted, self._store.sizes) if wanted else {}
                 self.engine.looked_up(peer_id, found, self._clock.now())
                 self.engine.look_up_failed(peer_id, [multihash for multihash in wanted if multihash not in found])
                 self._pump()
         finally:
             self._looking.discard(peer_id)
             self.engine.look_up_failed(peer_id, self.engine.unknown(peer_id))  # some are left where it was cancelled
+
+    def _refuse(self, peer_id: PeerId, multihashes: list[bytes]) -> list[bytes]:
+        """Let those that a peer may not have be missing; return the others."""
+        if self._context.may_serve is None and not len(self._context.denied):
+            return multihashes
+        refused = [multihash for multihash in multihashes if self._refuses(peer_id, multihash)]
+        if not refused:
+            return multihashes
+        self.refused_wants += len(refused)
+        self.engine.looked_up(peer_id, dict.fromkeys(refused), self._clock.now())
+        _log.debug("wants for blocks that are not to be had", extra={"peer": peer_id, "wants": len(refused)})
+        self._pump()
+        known = set(refused)
+        return [multihash for multihash in multihashes if multihash not in known]
+
+    def _refuses(self, peer_id: PeerId, multihash: bytes) -> bool:
+        may_serve = self._context.may_serve
+        return multihash in self._context.denied or (
+            may_serve is not None and not may_serve(peer_id, Cid.from_multihash(multihash))
+        )
 
     async def _each(self, multihashes: list[bytes], call: Callable[[list[Cid]], Awaitable[list[T]]]) -> dict[bytes, T]:
         """Ask the store about all at once, or, where that fails, about each; return what it answered."""
@@ -117,8 +153,13 @@ class Server:
         found: dict[bytes, bytes | None] = {}
         try:
             await begun()
-            wanted = dict.fromkeys(multihash for batch in batches for multihash in batch.blocks)
-            found = await self._each(list(wanted), self._store.get_many)
+            current = [batch for batch in batches if self.engine.current(batch)]
+            wanted = dict.fromkeys(multihash for batch in current for multihash in batch.blocks)
+            # Whether it may be had is looked at again: a list may have changed since.
+            allowed = self._refuse(peer_id, list(wanted))
+            found = await self._each(allowed, self._store.get_many) if allowed else {}
+            if len(allowed) < len(wanted):
+                found.update(dict.fromkeys(wanted.keys() - set(allowed)))
         finally:
             for batch in batches:
                 self._answer(peer_id, batch, found)  # where it was cancelled, of nothing, which gives back its bytes

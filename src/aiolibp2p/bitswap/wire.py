@@ -206,6 +206,18 @@ class MessageWriter(Generic[T]):
         if stream is self._stream and not stream.usable:
             self._lose()
 
+    def move(self, connection: Connection) -> None:
+        """Write what follows on another connection; what waits on this one is lost, and `ended` is called for it."""
+        stream = self._stream
+        if stream is None or stream.connection is connection:
+            return
+        if self._queue:
+            self._lose()
+        else:
+            self._stream = None
+            stream.on_readable(None)
+            stream.close()
+
     def reset(self) -> None:
         """Abandon the stream and what was not written; `ended` is not called."""
         stream, self._stream = self._stream, None

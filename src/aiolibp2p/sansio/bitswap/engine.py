@@ -333,6 +333,11 @@ class Engine(Generic[P]):
         record = self._peers.get(peer)
         return None if record is None else record.state(now)
 
+    def blocked_seconds(self, peer: P, now: float) -> float:
+        """Return how long the stream to `peer` has accepted nothing; 0 where it does."""
+        record = self._peers.get(peer)
+        return now - record.blocked_at if record is not None and record.blocked else 0.0
+
     def stages(self, now: float) -> Stages:
         """Return where answers are; what is being looked up, loaded and opened only the shell knows."""
         found: dict[str, Stage] = {}
