@@ -5,7 +5,7 @@ Libp2pError
 ├── RemoteProtocolError     the peer broke a protocol               .protocol
 │   └── PeerIdMismatchError it is not the peer that was dialled     .expected .actual
 ├── NegotiationError        no protocol in common                   .offered
-├── DialError               every address failed                    .peer_id .failures
+├── DialError               every address failed                    .peer_id .failures .report
 ├── ListenError             an address could not be listened on     .address
 ├── ConnectionEndedError    the connection is over                  .by .code
 ├── StreamResetError        this stream was reset                   .by .code
@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
+
+from aiolibp2p.report import DialReport
 
 By = Literal["local", "remote"]
 
@@ -88,16 +90,22 @@ class NegotiationError(Libp2pError):
 
 
 class DialError(Libp2pError):
-    """No address of the peer could be dialled; `failures` maps each address (as text) to what happened."""
+    """No address of the peer could be dialled; `failures` maps each address (as text) to what happened.
 
-    def __init__(self, peer_id: str | None, failures: Mapping[str, BaseException]) -> None:
+    `report` says more of each, and of those that were left out; it is None where there was no address at all.
+    """
+
+    def __init__(
+        self, peer_id: str | None, failures: Mapping[str, BaseException], report: DialReport | None = None
+    ) -> None:
         super().__init__(stage="dial")
         self.peer_id = peer_id
         self.failures = dict(failures)
+        self.report = report
 
     def describe(self) -> str:
         if not self.failures:
-            return f"no address known for {self.peer_id}"
+            return f"no address known for {self.peer_id}" if self.peer_id else "no address was found"
         return "; ".join(f"{address}: {error}" for address, error in self.failures.items())
 
 
@@ -121,7 +129,7 @@ class ConnectionEndedError(Libp2pError):
         self.code = code
 
     def describe(self) -> str:
-        if self.stage == "connect" and self.message:
+        if self.stage in ("resolve", "connect") and self.message:
             return self.message  # there was no connection yet
         who = "we" if self.by == "local" else "the peer"
         code = f" (code 0x{self.code:x})" if self.code else ""

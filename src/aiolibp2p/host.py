@@ -340,11 +340,9 @@ class Host:
             if peer_id == swarm.peer_id:
                 raise LocalProtocolError("a host does not dial itself", stage="dial")
             known = swarm.peerstore.addresses(peer_id)
-            addresses = known if address is None else [address, *(other for other in known if other != address)]
-        else:
-            assert address is not None  # a target is one or the other
-            addresses = [address]
-        return await swarm.connect(peer_id, addresses)
+            return await swarm.connect(peer_id, () if address is None else (address,), known)
+        assert address is not None  # a target is one or the other
+        return await swarm.connect(None, (address,))
 
     async def disconnect(self, target: Target) -> None:
         """Close all connections to a peer and wait until their sockets are gone, within `Timeouts.connection_close`.

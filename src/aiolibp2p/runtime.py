@@ -1,25 +1,34 @@
-"""The only door to time, randomness and sockets.
+"""The only door to time, randomness, sockets and names.
 
-Everything above takes a Runtime and asks nothing else for the time, for random bytes or for a connection. The system's
-runtime belongs to one event loop; on a simulated loop the same runtime reads virtual time.
+Everything above takes a Runtime and asks nothing else for the time, for random bytes, for a connection or for what a
+name stands for. The system's runtime belongs to one event loop; on a simulated loop the same runtime reads virtual
+time, and the names and interfaces of the simulation.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from aiolibp2p.entropy import Entropy
 
+if TYPE_CHECKING:
+    from dns.asyncresolver import Resolver
+
 _SAME_CLOCK_SECONDS = 1.0
+_DNS_PORT = 53
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+Family = Literal["ip4", "ip6"]
+_FAMILIES: dict[Family | None, int] = {None: socket.AF_UNSPEC, "ip4": socket.AF_INET, "ip6": socket.AF_INET6}
 
 
 class Clock(Protocol):
@@ -39,7 +48,7 @@ class Clock(Protocol):
 
 
 class Net(Protocol):
-    """TCP sockets."""
+    """TCP sockets, and the addresses of this machine."""
 
     async def connect_tcp(self, factory: ProtocolFactory, host: str, port: int) -> None:
         """Connect to `host`, an IP address or a name, and attach the protocol; raises OSError."""
@@ -51,6 +60,22 @@ class Net(Protocol):
 
     async def stop_listening(self, servers: Sequence[asyncio.Server]) -> None:
         """Close what `listen_tcp` returned."""
+        ...
+
+    def interface_addresses(self) -> list[str]:
+        """Return the IP addresses of this machine, loopback ones too, without those that need a zone; never raises."""
+        ...
+
+
+class Names(Protocol):
+    """What names stand for. How long it may take is up to the caller."""
+
+    async def resolve(self, host: str, family: Family | None) -> list[str]:
+        """Return the IP addresses of a name, of one family or of both; raises OSError."""
+        ...
+
+    async def txt(self, name: str) -> list[str]:
+        """Return the TXT records of a name in the DNS, each as one text; raises OSError."""
         ...
 
 
@@ -78,7 +103,7 @@ class SystemEntropy:
 
 
 class LoopNet:
-    """TCP sockets of an asyncio event loop."""
+    """TCP sockets of an asyncio event loop, on the machine that it runs on."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -128,28 +153,145 @@ class LoopNet:
             for server in servers:
                 server.close()
 
+    def interface_addresses(self) -> list[str]:
+        """Return the IP addresses of this machine; link-local ones of IPv6, which need a zone, are left out."""
+        simulated: Callable[[], list[str]] | None = getattr(self._loop, "interface_addresses", None)
+        return _interface_addresses() if simulated is None else simulated()
+
+
+def _interface_addresses() -> list[str]:
+    import ifaddr  # only a host that listens on all addresses needs it
+
+    try:
+        adapters = list(ifaddr.get_adapters())
+    except OSError:
+        return []
+    found: dict[str, None] = {}
+    for ip in (ip for adapter in adapters for ip in adapter.ips):
+        text = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
+        if not is_link_local(text):
+            found[text] = None
+    return list(found)
+
+
+def is_link_local(ip: str) -> bool:
+    """Whether an IP address is one of IPv6 that means nothing without a zone (RFC 4291, 2.5.6: fe80::/10)."""
+    return ip[:3].lower() in ("fe8", "fe9", "fea", "feb")
+
+
+class SystemNames:
+    """Names as the system resolves them, hosts file and all, and TXT records from the DNS.
+
+    Args:
+        loop: asks the system, or the simulation that it is.
+        nameservers: who is asked for TXT records, each an IP address and, behind a colon, its port where that is not
+            53 (`[::1]:5353`); None asks those that the system is set up for.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, nameservers: Sequence[str] | None = None) -> None:
+        self._loop = loop
+        self._nameservers = None if nameservers is None else [_nameserver(text) for text in nameservers]
+        self._resolver: Resolver | None = None
+
+    async def resolve(self, host: str, family: Family | None) -> list[str]:
+        """Return the addresses of a name, the system's favourite first.
+
+        Raises:
+            OSError: it does not resolve; `is_temporary` says whether that may change soon.
+        Cancellation: the answer is not waited for.
+        """
+        try:
+            found = await self._loop.getaddrinfo(host, None, family=_FAMILIES[family], type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            # What getaddrinfo says of a name with an empty or overlong label; a peer may have told us that name.
+            raise OSError(f"{host!r} is not a name that resolves") from error
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    async def txt(self, name: str) -> list[str]:
+        """Return the TXT records of a name.
+
+        Raises:
+            OSError: there is no such name, it has none, or nobody answers for it (`is_temporary`).
+        Cancellation: the question is dropped.
+        """
+        simulated = getattr(self._loop, "resolve_txt", None)
+        if simulated is not None and self._nameservers is None:
+            records: list[str] = await simulated(name)
+            return records
+        if self._resolver is None:
+            # On a thread: the import and the system's configuration take a tenth of a second.
+            self._resolver = await asyncio.to_thread(_new_resolver, self._nameservers)
+        from dns.exception import DNSException
+        from dns.resolver import NoNameservers
+
+        try:
+            answer = await self._resolver.resolve(name, "TXT", lifetime=math.inf)
+        except DNSException as error:
+            number = socket.EAI_AGAIN if isinstance(error, NoNameservers) else socket.EAI_NONAME
+            raise socket.gaierror(number, f"no TXT records of {name}: {_first_line(error)}") from error
+        return [b"".join(record.strings).decode("utf-8", "replace") for record in answer]
+
+
+def _nameserver(text: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    if not separator or (":" in host and not host.startswith("[")):
+        host, port = text, str(_DNS_PORT)
+    return str(ip_address(host.strip("[]"))), int(port)
+
+
+def _new_resolver(nameservers: Sequence[tuple[str, int]] | None) -> Resolver:
+    from dns.asyncresolver import Resolver
+    from dns.exception import DNSException
+    from dns.nameserver import Do53Nameserver
+
+    try:
+        resolver = Resolver(configure=nameservers is None)
+    except DNSException as error:
+        text = f"this system names no nameserver: {_first_line(error)}"
+        raise socket.gaierror(socket.EAI_AGAIN, text) from error
+    if nameservers is not None:
+        resolver.nameservers = [Do53Nameserver(host, port) for host, port in nameservers]
+    return resolver
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+
 
 def os_error_text(error: OSError) -> str:
     """Return what an OSError says, in one line without the address (asyncio puts several texts into one)."""
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "the name does not resolve"
     if error.errno is not None and error.errno in errno.errorcode:
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__
 
 
+def is_temporary(error: OSError) -> bool:
+    """Whether a name did not resolve because nobody answered, and not because there is no such name."""
+    return isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Clock, entropy and sockets of one host."""
+    """Clock, entropy, sockets and names of one host."""
 
     clock: Clock
     entropy: Entropy
     net: Net
+    names: Names
 
     @classmethod
-    def system(cls) -> Runtime:
+    def system(cls, *, nameservers: Sequence[str] | None = None) -> Runtime:
         """Return the runtime of the running event loop and the operating system.
+
+        Args:
+            nameservers: who is asked for TXT records, as of `SystemNames`.
 
         Raises:
             RuntimeError: no event loop is running.
+            ValueError: a nameserver is no address.
         """
         loop = asyncio.get_running_loop()
-        return cls(clock=LoopClock(loop), entropy=SystemEntropy(), net=LoopNet(loop))
+        names = SystemNames(loop, nameservers)
+        return cls(clock=LoopClock(loop), entropy=SystemEntropy(), net=LoopNet(loop), names=names)

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from functools import partial
 from typing import Any
 
-from aiolibp2p import Host, Stream
+from aiolibp2p import Host, Multiaddr, Stream
 from aiolibp2p.bitswap import Bitswap
 from aiolibp2p.blocks import Cid
 from aiolibp2p.errors import Libp2pError
@@ -37,6 +37,8 @@ Block = tuple[Cid, bytes]
 Main = Callable[[Stage], Coroutine[Any, Any, None]]
 
 LATENCY = 0.01
+SILENT = Multiaddr("/ip4/9.9.9.9/tcp/1")
+"""An address that nobody has, ranked before those of hosts."""
 LEAVING_SECONDS = 0.075
 """When half of the leaves have come."""
 TEXT = hashlib.shake_128(b"sweep").digest(4096)
@@ -122,6 +124,18 @@ async def two_hosts(*, connected: bool = True) -> AsyncIterator[Stage]:
 
 
 @contextlib.asynccontextmanager
+async def three_addresses() -> AsyncIterator[Stage]:
+    """Give alice, bob and carol, and a name that leads to three addresses, of which only the last is bob's."""
+    async with Opening() as opening:
+        bob, carol = await opening.enter("bob"), await opening.enter("carol")
+        addresses = [SILENT, *(host.addresses[0].without_peer_id() for host in (carol, bob))]
+        txt = [f"dnsaddr={address.with_peer_id(bob.peer_id)}" for address in addresses]
+        current_net().name("_dnsaddr.bob.example", txt=txt, seconds=LATENCY)
+        await opening.enter("alice")
+        yield opening.stage
+
+
+@contextlib.asynccontextmanager
 async def two_servers(*, entered: bool = True) -> AsyncIterator[Stage]:
     """Give alice, who has nothing, and bob and carol, who have half of the leaves each."""
     async with Opening() as opening:
@@ -149,6 +163,12 @@ async def dial(stage: Stage) -> None:
     alice, bob = stage.hosts["alice"], stage.hosts["bob"]
     await alice.connect(bob.addresses[0])
     await alice.identify(bob.peer_id)
+
+
+async def race(stage: Stage) -> None:
+    """Dial a name, which leads to an address that nobody has, to one of another peer, and to one of the peer's."""
+    alice, bob = stage.hosts["alice"], stage.hosts["bob"]
+    await alice.connect(f"/dnsaddr/bob.example/p2p/{bob.peer_id}")
 
 
 async def lazy(stage: Stage) -> None:
@@ -251,6 +271,7 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         named(dial, partial(two_hosts, connected=False)),
+        named(race, three_addresses),
         named(lazy, two_hosts),
         named(eager, partial(two_hosts, connected=False)),
         named(ping, two_hosts),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aiolibp2p import Host, Multiaddr, Timeouts
+from aiolibp2p import Host, Limits, Multiaddr, Timeouts
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError, DialError
 from aiolibp2p.net.events import InboundFailed
 from aiolibp2p.net.known import Source
@@ -120,27 +120,32 @@ async def test_an_address_that_nobody_has_ends_at_dial_address_in_the_stage_conn
 
 async def test_a_dial_over_many_addresses_ends_at_dial() -> None:
     """T19: however many addresses are silent."""
-    async with sim_host("ours") as host, raw_peer() as peer:
+    one_by_one, times = Limits(dials_per_peer=1), Timeouts(dial=50)
+    async with sim_host("ours", limits=one_by_one, timeouts=times) as host, raw_peer() as peer:
         addresses = [f"/ip4/9.9.9.{n}/tcp/4001" for n in range(10)]
         host.peerstore.add_addresses(peer.peer_id, map(Multiaddr, addresses), source=Source.GIVEN)
         with pytest.raises(DialError) as caught:
             await host.connect(peer.peer_id)
-        assert current_loop().time_ns() == 60 * NS
+        assert current_loop().time_ns() == 50 * NS
         failures = list(caught.value.failures.values())
         assert caught.value.peer_id == str(peer.peer_id)
-        assert [failure.deadline for failure in failures if isinstance(failure, DeadlineError)] in (
-            ["dial_address"] * 4,
-            ["dial_address"] * 4 + ["dial"],
-            ["dial_address"] * 3 + ["dial"],
+        assert [failure.deadline for failure in failures if isinstance(failure, DeadlineError)] == (
+            ["dial_address"] * 3 + ["dial"] * 7
         )
+        assert caught.value.report is not None
+        outcomes = [address.outcome for address in caught.value.report.addresses]
+        assert outcomes == ["failed"] * 4 + ["left out"] * 6
+        await current_loop().settle()
+        assert current_net().connections == []
+        assert host._swarm._links == {}
 
 
-async def test_the_next_address_is_tried_after_one_that_is_silent() -> None:
+async def test_the_next_address_is_begun_a_step_after_one_that_is_silent() -> None:
     async with sim_host("ours") as host, raw_peer() as peer:
         silent = f"/ip4/9.9.9.9/tcp/4001/p2p/{peer.peer_id}"
         host.peerstore.add_addresses(peer.peer_id, [Multiaddr(peer.address)], source=Source.GIVEN)
         connection = await host.connect(silent)
-        assert current_loop().time_ns() == 15 * NS
+        assert current_loop().time_ns() == NS // 4
         assert str(connection.remote_address) in peer.address
 
 

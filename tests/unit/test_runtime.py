@@ -8,8 +8,16 @@ import socket
 
 import pytest
 
-from aiolibp2p.runtime import LoopClock, Runtime, SystemEntropy, os_error_text
-from aiolibp2p.sim import current_loop
+from aiolibp2p.runtime import (
+    LoopClock,
+    LoopNet,
+    Runtime,
+    SystemEntropy,
+    is_link_local,
+    is_temporary,
+    os_error_text,
+)
+from aiolibp2p.sim import current_loop, current_net
 
 
 async def test_the_clock_of_a_runtime_is_its_loops() -> None:
@@ -41,6 +49,7 @@ def test_the_systems_entropy_gives_as_many_bytes_as_asked_for() -> None:
         (OSError(errno.EADDRINUSE, "error while attempting to bind"), "address already in use"),
         (OSError("Multiple exceptions: a, b"), "Multiple exceptions: a, b"),
         (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (socket.gaierror(), "the name does not resolve"),
         (TimeoutError(), "TimeoutError"),
     ],
 )
@@ -58,3 +67,53 @@ async def test_a_name_that_cannot_be_encoded_is_an_os_error() -> None:
     loop.create_connection = refuse  # type: ignore[method-assign, assignment]
     with pytest.raises(OSError, match="not a name"):
         await runtime.net.connect_tcp(asyncio.Protocol, "a..b", 1)
+
+
+@pytest.mark.parametrize("name", ["a..b", "a" * 300 + ".example"])
+async def test_a_name_that_cannot_be_encoded_does_not_resolve(name: str) -> None:
+    async def refuse(host: str, *_: object, **__: object) -> None:
+        host.encode("idna")
+
+    runtime = Runtime.system()
+    current_loop().getaddrinfo = refuse  # type: ignore[method-assign, assignment]
+    with pytest.raises(OSError, match="not a name that resolves"):
+        await runtime.names.resolve(name, None)
+
+
+async def test_a_name_is_resolved_for_one_family_or_both() -> None:
+    current_net().name("a.example", "8.8.8.8", "2a00::1", "8.8.8.8")
+    names = Runtime.system().names
+    assert await names.resolve("a.example", None) == ["8.8.8.8", "2a00::1"]
+    assert await names.resolve("a.example", "ip4") == ["8.8.8.8"]
+    assert await names.resolve("a.example", "ip6") == ["2a00::1"]
+    assert await names.resolve("8.8.4.4", None) == ["8.8.4.4"]
+
+
+async def test_a_nameserver_is_an_address() -> None:
+    for text in ("nonsense", "nonsense:53", "127.0.0.1:x", ""):
+        with pytest.raises(ValueError, match=r"."):
+            Runtime.system(nameservers=[text])
+
+
+def test_a_name_that_nobody_answers_for_may_resolve_later() -> None:
+    assert is_temporary(socket.gaierror(socket.EAI_AGAIN, "again"))
+    assert not is_temporary(socket.gaierror(socket.EAI_NONAME, "none"))
+    assert not is_temporary(OSError(errno.ECONNREFUSED, "refused"))
+
+
+def test_an_address_of_a_link_needs_a_zone() -> None:
+    assert [
+        ip for ip in ("fe80::1", "FE8f::1", "febf::1", "fec0::1", "fe7f::1", "2a00::1", "::1") if is_link_local(ip)
+    ] == [
+        "fe80::1",
+        "FE8f::1",
+        "febf::1",
+    ]
+
+
+@pytest.mark.sockets
+async def test_the_interfaces_of_this_machine_have_loopback_among_them() -> None:
+    found = LoopNet(asyncio.get_running_loop()).interface_addresses()
+    assert "127.0.0.1" in found
+    assert not [ip for ip in found if is_link_local(ip) or "%" in ip]
+    assert len(set(found)) == len(found)

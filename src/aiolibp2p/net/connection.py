@@ -20,6 +20,8 @@ from aiolibp2p.sansio.yamux import OPENED, READABLE, RESET, RESOURCE_LIMIT, WRIT
 if TYPE_CHECKING:
     from aiolibp2p.identity.multiaddr import Multiaddr
     from aiolibp2p.identity.peer_id import PeerId
+    from aiolibp2p.net.race import DialRecord
+    from aiolibp2p.report import DialReport
     from aiolibp2p.sansio.identify import Identify
 
 Direction = Literal["inbound", "outbound"]
@@ -100,6 +102,8 @@ class Connection:
         """Seconds since 1970."""
         self.identify: Identify | None = None
         """What the peer said of itself, or None yet."""
+        self.dial_record: DialRecord | None = None
+        """What `dial_report` is made of."""
         self.refused: set[str] = set()
         """Protocols that the peer has refused on this connection although it, or we, believed otherwise."""
         self._owner = owner
@@ -166,6 +170,11 @@ class Connection:
     def accepted_streams(self) -> int:
         """How many of its streams in use were opened by the peer."""
         return self._inbound
+
+    @property
+    def dial_report(self) -> DialReport | None:
+        """What became of every address of the dial that made this connection; None for an inbound one."""
+        return None if self.dial_record is None else self.dial_record.report()
 
     async def open_stream(self, *protocols: str) -> Stream:
         """Open a stream for the first of `protocols` that the peer speaks.

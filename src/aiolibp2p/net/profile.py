@@ -28,6 +28,7 @@ name_waits(
         EventStream.__anext__: "event",
         Swarm.connect: "dial",
         Dialer._connect: "connection upgrade",
+        Dialer._look_up: "name look-up",
     }
 )
 

@@ -17,9 +17,10 @@ from aiolibp2p.net import tcp
 from aiolibp2p.net.connection import Connection, ConnectionFacts, StreamCounts
 from aiolibp2p.net.dial import Dialer, OutboundLink
 from aiolibp2p.net.link import MUXERS, Link, ReceiveBuffer
+from aiolibp2p.net.listening import ListenAddresses
 from aiolibp2p.net.peerstore import Peerstore
 from aiolibp2p.net.stream import Stream
-from aiolibp2p.net.tasks import Tasks, begin, begun
+from aiolibp2p.net.tasks import Tasks
 from aiolibp2p.net.trim import Candidate, choose
 from aiolibp2p.net.upgrade import Upgrade
 from aiolibp2p.runtime import Runtime, os_error_text
@@ -105,9 +106,8 @@ class Swarm:
         self.speaks: Callable[[str], bool] = user.speaks
         self.protocols: Callable[[], Sequence[str]] = user.protocols
         self._user = user
-        self._tasks = tasks
-        self._dialer = Dialer(self)
-        self._dials: dict[PeerId | Multiaddr, tuple[asyncio.Task[None], asyncio.Future[Connection], list[int]]] = {}
+        self._dialer = Dialer(self, tasks)
+        self._dials = self._dialer.dials
         self._links: dict[Link, None] = {}
         """Every open socket."""
         self._pending_inbound: dict[Link, str] = {}
@@ -120,15 +120,19 @@ class Swarm:
         """Why connections to these peers are not closed to make room."""
         self._trim_timer: asyncio.TimerHandle | None = None
         self._servers: list[asyncio.Server] = []
-        self._addresses: list[Multiaddr] = []
+        self._listening = ListenAddresses(runtime.net, runtime.clock, timeouts.interfaces)
         self._closing = False
 
     # -- listening ---------------------------------------------------------------------------------------------------
 
     @property
     def listen_addresses(self) -> list[Multiaddr]:
-        """The addresses listened on, with their real ports."""
-        return list(self._addresses)
+        """The addresses listened on, with their real ports; unspecified ones as those of this machine's interfaces."""
+        return self._listening.reachable()
+
+    def listens_on(self, endpoint: tuple[str, int]) -> bool:
+        """Whether an IP address and port are this host's own."""
+        return self._listening.includes(endpoint)
 
     async def listen(self, address: Multiaddr) -> None:
         """Listen on a TCP address; port 0 lets the system choose.
@@ -142,7 +146,8 @@ class Swarm:
         except OSError as error:
             raise ListenError(str(address), os_error_text(error)) from error
         self._servers.append(server)
-        self._addresses.extend(tcp.address_of(socket.getsockname()) for socket in server.sockets)
+        for socket in server.sockets:
+            self._listening.add(tcp.address_of(socket.getsockname()))
 
     def _inbound_link(self) -> Link:
         return Link(self, Upgrade(self.noise, self.entropy, initiator=False, muxers=MUXERS))
@@ -169,16 +174,21 @@ class Swarm:
         peer = self._peers.get(peer_id)
         return [] if peer is None else list(peer.connections)
 
-    async def connect(self, peer_id: PeerId | None, addresses: Sequence[Multiaddr]) -> Connection:
-        """Return a connection to the peer, made now if there is none; callers that come meanwhile share the dial.
+    async def connect(
+        self, peer_id: PeerId | None, given: Sequence[Multiaddr], known: Sequence[Multiaddr] = ()
+    ) -> Connection:
+        """Return a connection to the peer, made now if there is none.
+
+        Callers that come meanwhile share the dial, and their addresses take part in it.
 
         Args:
             peer_id: who must answer; None takes whoever does.
-            addresses: dialled in turn.
+            given: addresses that the user names: dialled first, and whether they are backing off or not.
+            known: further ones of this peer.
 
         Raises:
             DialError: no address led to the peer.
-            LimitError: this host, or the peer, has its full number of connections.
+            LimitError: this host, or the peer, has its full number of connections, or too many dials wait.
             ConnectionEndedError: the host is leaving.
         Cancellation: the dial goes on while others wait for it, else it is given up.
         """
@@ -186,49 +196,19 @@ class Swarm:
             return connection
         if self._closing:
             raise ConnectionEndedError("the host is leaving", by="local", stage="dial")
-        if not addresses:
+        if not given and not known:
             raise DialError(None if peer_id is None else str(peer_id), {})
-        key: PeerId | Multiaddr = peer_id if peer_id is not None else addresses[0]
-        if key not in self._dials:
-            outcome: asyncio.Future[Connection] = self.loop.create_future()
-            task = self._tasks.start(begin(self._dial(key, peer_id, addresses, outcome)), f"dial {key}")
-            self._dials[key] = (task, outcome, [0])
-        task, outcome, waiting = self._dials[key]
-        waiting[0] += 1
-        try:
-            return await asyncio.shield(outcome)
-        finally:
-            waiting[0] -= 1
-            if not waiting[0] and not outcome.done():
-                # Whoever comes from now on needs a dial of its own.
-                if self._dials.get(key, (None,))[0] is task:
-                    del self._dials[key]
-                task.cancel()
+        return await self._dialer.connect(peer_id, given, known)
 
-    async def _dial(
-        self,
-        key: PeerId | Multiaddr,
-        peer_id: PeerId | None,
-        addresses: Sequence[Multiaddr],
-        outcome: asyncio.Future[Connection],
-    ) -> None:
-        try:
-            await begun()
-            if self._connection_count >= self.limits.connections:
-                self.refused("connections")
-                raise LimitError("connections", stage="dial")
-            connection = await self._dialer.dial(peer_id, addresses)
-            if not outcome.done():
-                outcome.set_result(connection)
-        except Libp2pError as error:
-            if not outcome.done():
-                outcome.set_exception(error)
-        finally:
-            if key in self._dials and self._dials[key][1] is outcome:
-                del self._dials[key]
-            if not outcome.done():
-                outcome.set_exception(ConnectionEndedError("the dial was given up", by="local", stage="dial"))
-            outcome.exception()  # who waited may be gone: an error that nobody retrieves is no news
+    def check_room(self) -> None:
+        """Check that there may be one connection more.
+
+        Raises:
+            LimitError: this host has its full number of them.
+        """
+        if self._connection_count >= self.limits.connections:
+            self.refused("connections")
+            raise LimitError("connections", stage="dial")
 
     def disconnect(self, peer_id: PeerId) -> list[Connection]:
         """Close all connections to a peer and return them."""
@@ -298,8 +278,7 @@ class Swarm:
         if self._trim_timer is not None:
             self._trim_timer.cancel()
         gone = ConnectionEndedError("the host is leaving", by="local")
-        for task, _, _ in self._dials.values():
-            task.cancel()
+        self._dialer.close()
         for link in list(self._links):
             if link.connection is None:
                 link.abort(gone)

@@ -255,6 +255,8 @@ class SimLoop(VirtualTimeLoop):
         if host is None and flags & socket.AI_PASSIVE:
             names = ["0.0.0.0", "::"]
         else:
+            if isinstance(host, str):
+                await self._sim_net().names.wait(host)
             names = self._sim_net().resolve(host)
         found: list[tuple[int, int, int, str, tuple[Any, ...]]] = []
         for ip in names:
@@ -267,6 +269,19 @@ class SimLoop(VirtualTimeLoop):
         if not found:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return found
+
+    async def resolve_txt(self, name: str) -> list[str]:
+        """Return the TXT records of a name of the simulated network.
+
+        Raises:
+            OSError: it has none.
+        Cancellation: nothing happens.
+        """
+        return await self._sim_net().names.txt(name)
+
+    def interface_addresses(self) -> list[str]:
+        """Return the addresses of the host of the running code, loopback ones too."""
+        return self._sim_net().interface_addresses()
 
     def _start_serving(self, factory: Any, listener: Listener, _ssl: object, server: Any, *_options: object) -> None:
         listener.start(factory, server)  # asyncio.Server calls this and the next

@@ -1,4 +1,4 @@
-"""What a simulated machine gives to libp2p: its clock, its seeded randomness and its sockets."""
+"""What a simulated machine gives to libp2p: its clock, its seeded randomness, its sockets and what names stand for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from aiolibp2p.runtime import LoopNet, ProtocolFactory, Runtime
+from aiolibp2p.runtime import LoopNet, ProtocolFactory, Runtime, SystemNames
 from aiolibp2p.sim.loop import EscapeError, SimLoop
 from aiolibp2p.sim.network import Host
 
@@ -88,6 +88,14 @@ class HostNet(LoopNet):
         with self.host.here():
             return await super().listen_tcp(factory, host, port)
 
+    def interface_addresses(self) -> list[str]:
+        """Return the addresses of this host, loopback ones too."""
+        try:
+            with self.host.here():
+                return super().interface_addresses()
+        except OSError:
+            return []  # it has crashed
+
 
 def sim_runtime(loop: SimLoop, seed_label: str, host: Host | None = None) -> Runtime:
     """Return the runtime of one simulated host.
@@ -108,4 +116,5 @@ def sim_runtime(loop: SimLoop, seed_label: str, host: Host | None = None) -> Run
         clock=HostClock(loop, machine),
         entropy=SeededEntropy(f"{loop.seed}/entropy").fork(seed_label),
         net=HostNet(loop, machine),
+        names=SystemNames(loop),
     )

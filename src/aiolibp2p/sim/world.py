@@ -108,6 +108,19 @@ class World:
         """
         return self.net.nat(name, address, **options)
 
+    def name(self, name: str, *addresses: str, **options: Any) -> None:
+        """Let a name stand for addresses: `world.name("peer.example", "203.0.113.7", seconds=0.05)`.
+
+        Args:
+            addresses: of either family; without any the name does not resolve.
+            options: as of `SimNet.name`: `txt=["dnsaddr=/ip4/…"]`, `seconds=math.inf` …
+
+        Raises:
+            TypeError: there is no such option.
+            ValueError: an address is none, or the time is negative.
+        """
+        self.net.name(name, *addresses, **options)
+
     def firewall(self, **options: Any) -> Firewall:
         """Return a firewall, for machines to be behind that keep their addresses: it lets in what they asked for.
 

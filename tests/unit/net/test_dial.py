@@ -126,7 +126,7 @@ async def test_a_name_that_nobody_has_is_a_failure_of_its_address() -> None:
             await host.connect("/dns4/nobody.example/tcp/4001")
         (failure,) = caught.value.failures.values()
         assert isinstance(failure, ConnectionEndedError)
-        assert failure.stage == "connect"
+        assert failure.stage == "resolve"
 
 
 async def test_a_peer_without_a_known_address_fails_at_once() -> None:

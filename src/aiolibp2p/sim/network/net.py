@@ -69,6 +69,10 @@ class SimNet(Faults):
         transports = [t for c in self.connections for t in (c.client_transport, c.server_transport) if t is not None]
         return [transport for transport in transports if not transport.endpoint.closed]
 
+    def interface_addresses(self) -> list[str]:
+        """Return the addresses of the host of the running code, loopback ones too."""
+        return ["127.0.0.1", "::1", *(host_here() or self.home).addresses]
+
     def connection_of(self, transport: asyncio.BaseTransport) -> Connection:
         """Return the connection that a transport is an end of.
 
@@ -112,6 +116,8 @@ class SimNet(Faults):
         """
         _refuse_options(options)
         failures: list[OSError] = []
+        if isinstance(host, str) and self.names.get(host) is not None:
+            await self.names.wait(host)
         for ip in self.resolve(host):
             try:
                 connection = await self._connect(ip, port, local_addr)

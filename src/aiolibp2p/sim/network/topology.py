@@ -14,6 +14,7 @@ from aiolibp2p.sim.network.firewall import Firewall, Memory
 from aiolibp2p.sim.network.host import Host
 from aiolibp2p.sim.network.link import Line, Link
 from aiolibp2p.sim.network.listener import is_loopback, is_unspecified
+from aiolibp2p.sim.network.names import NameTable, meaning
 from aiolibp2p.sim.network.nat import Nat, NatRules
 from aiolibp2p.sim.network.packet import Packet
 from aiolibp2p.sim.network.path import Path
@@ -42,6 +43,8 @@ class Topology:
         """What becomes of packets to an address that nobody has: they vanish, or their sender is told at once."""
         self.taps: list[Tap] = []
         self.rules: list[Rule] = []
+        self.names = NameTable(loop)
+        """Names besides those of hosts."""
         self._hosts: dict[str, Host] = {}
         self._owners: dict[str, Host | Nat] = {}
         self._nats: dict[str, Nat] = {}
@@ -178,8 +181,21 @@ class Topology:
 
     # Names
 
+    def name(self, name: str, *addresses: str, txt: Iterable[str] = (), seconds: float = 0.0) -> None:
+        """Let a name stand for addresses and TXT records, instead of what it stands for.
+
+        Args:
+            addresses: of either family; without any the name does not resolve.
+            txt: its TXT records.
+            seconds: how long the answer takes, and the one that it does not resolve; infinite where nobody answers.
+
+        Raises:
+            ValueError: an address is none, or the time is negative.
+        """
+        self.names[name] = meaning(addresses, tuple(txt), seconds)
+
     def resolve(self, name: Any) -> list[str]:
-        """Return the addresses of a host's name, of `localhost`, or the address given.
+        """Return the addresses of a name, of a host's name, of `localhost`, or the address given; at once.
 
         Raises:
             socket.gaierror: nobody has that name.
@@ -187,6 +203,9 @@ class Topology:
         text = name.decode("ascii") if isinstance(name, bytes) else name
         if text is None or text == "localhost":
             return ["127.0.0.1"]
+        known = self.names.get(text)
+        if known is not None and known.addresses:
+            return list(known.addresses)
         if text in self._hosts:
             return list(self._hosts[text].addresses)
         try:
