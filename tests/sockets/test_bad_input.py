@@ -201,9 +201,9 @@ async def test_a_refused_connection_and_a_name_that_no_resolver_takes() -> None:
         port = server.sockets[0].getsockname()[1]
         server.close()
         await server.wait_closed()
-        for address in (f"/ip4/127.0.0.1/tcp/{port}", "/dns4/a..b/tcp/1"):
+        for address, stage in ((f"/ip4/127.0.0.1/tcp/{port}", "connect"), ("/dns4/a..b/tcp/1", "resolve")):
             with pytest.raises(DialError) as caught:
                 await host.connect(address)
             (failure,) = caught.value.failures.values()
             assert isinstance(failure, ConnectionEndedError)
-            assert failure.stage == "connect"
+            assert failure.stage == stage
