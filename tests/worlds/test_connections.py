@@ -87,7 +87,7 @@ async def test_ten_thousand_sockets_that_connect_and_close_leave_nothing(world: 
             await world.in_time(other.ping(host.peer_id))
             await world.in_time(other.disconnect(host.peer_id))
             assert connection.ended is not None
-        await world.until(lambda: not host.connections and other_tasks() == tasks)
+        await world.until(lambda: not host._swarm._links and other_tasks() == tasks)
         assert [*host_leaks("host", host), *host_leaks("other", other)] == []
 
 

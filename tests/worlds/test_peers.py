@@ -271,6 +271,6 @@ async def test_plaintext_and_obsolete_security_are_never_offered(world: World) -
 
 @pytest.mark.parametrize("security", [(), ("plaintext",), ("noise", "plaintext"), ("secio",), ("tls",)])
 def test_a_host_cannot_be_told_to_use_anything_else(security: tuple[str, ...]) -> None:
-    """Case 16: there is no option for it."""
+    """There is no option for it."""
     with pytest.raises(LocalProtocolError):
         Host(security=security)

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from aiolibp2p import Limits, Stream, Timeouts
-from aiolibp2p.errors import DeadlineError, RemoteProtocolError, StreamResetError
+from aiolibp2p.errors import DeadlineError, NegotiationError, RemoteProtocolError, StreamResetError
 from aiolibp2p.net.events import HandlerFailed
 from aiolibp2p.sansio.multistream import HEADER, encode_message, proposal
 from aiolibp2p.sansio.yamux import FIN, GO_AWAY, GO_AWAY_PROTOCOL_ERROR, RESOURCE_LIMIT, RST, SYN, WINDOW_UPDATE
@@ -193,6 +193,27 @@ async def test_a_fin_that_races_the_last_data_loses_no_byte(world: World, protoc
         for way in (download, there_and_back):
             came = await world.in_time(asyncio.gather(*(way(size) for size in sizes)))
             assert came == [content(size) for size in sizes]
+        await world.until(lambda: not connection.streams and not connection.tombstones)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000])
+async def test_a_refusal_after_close_is_told_and_nothing_waits_for_it(world: World, size: int) -> None:
+    """T25: `na` after close: told by `wait_closed` and to the next who asks; streams beside it are whole."""
+    async with pair(world) as (_, _bob, connection):
+        standing = await connection.open_stream(ECHO)
+        await standing.write(b"before")
+        refused = [await connection.open_stream("/never/1.0.0") for _ in range(4)]
+        before_ns = world.now_ns()
+        for stream in refused:
+            await stream.write(content(size))
+            stream.close()
+        assert not world.virtual or world.now_ns() == before_ns
+        for stream in refused:
+            with pytest.raises(NegotiationError):
+                await world.in_time(stream.wait_closed())
+        assert connection.refused == {"/never/1.0.0"}
+        assert await world.in_time(standing.read_exactly(6)) == b"before"
+        assert await world.in_time(echoed(standing, content(size))) == content(size)
         await world.until(lambda: not connection.streams and not connection.tombstones)
 
 
