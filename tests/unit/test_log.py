@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 import aiolibp2p
-from aiolibp2p.errors import InvalidValueError
+from aiolibp2p.errors import DialError, InvalidValueError
 from aiolibp2p.log import LAYERS, ROOT, FieldsFormatter, configure, logger_of, parse
+from aiolibp2p.sim import current_loop
+from tests.support.hosts import two_hosts
 
 SOURCE = Path(aiolibp2p.__file__).parent
+PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "logging.md"
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +106,11 @@ def test_configuring_again_replaces_and_leaves_other_handlers_alone() -> None:
     assert sum(isinstance(handler.formatter, FieldsFormatter) for handler in root.handlers) == 1
 
 
+def test_the_page_lists_the_layers() -> None:
+    rows = [line.split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert {name.strip("| `"): said.strip(" |") for name, said, _ in rows} == LAYERS
+
+
 def calls_of_loggers(path: Path) -> Iterator[ast.Call]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
@@ -132,3 +140,17 @@ def test_every_logger_is_that_of_its_layer() -> None:
             if isinstance(call.func, ast.Name) and call.func.id == "logger_of":
                 (name,) = call.args
                 assert ast.literal_eval(name) == layer, path
+
+
+async def test_what_happens_to_connections_is_told_by_their_layer(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "aiolibp2p.net")
+    async with two_hosts() as (alice, bob, _):
+        ids = alice.peer_id, bob.peer_id
+        await alice.disconnect(bob.peer_id)
+        await current_loop().settle()
+        with pytest.raises(DialError):
+            await alice.connect("/ip4/127.0.0.1/tcp/9")
+    said = {(record.message, vars(record).get("peer_id")) for record in caplog.records}
+    told: set[tuple[str, object]] = {("listening", None), ("a dial failed", None)}
+    told |= {(message, peer_id) for message in ("connected", "a connection ended") for peer_id in ids}
+    assert said == told

@@ -16,6 +16,9 @@ from typing import Generic, TypeVar
 
 from aiolibp2p.errors import DeadlineError, LocalProtocolError
 from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.log import logger_of
+
+_log = logger_of("blocks")
 
 T = TypeVar("T")
 
@@ -215,6 +218,7 @@ class StorageThreads:
             call.late = True
             self._hanging += 1
             self._add_thread()
+        _log.warning("a call to the disk has not returned", extra={"threads": self._name, "hanging": self._hanging})
         call.wake()
 
     def _returned(self, call: Call) -> None:

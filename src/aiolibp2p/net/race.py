@@ -9,6 +9,7 @@ address under way, and for a single address nothing else is made.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError, DialError, Libp2pError, LocalProtocolError
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
+from aiolibp2p.log import logger_of
 from aiolibp2p.net.ranking import rank, undialable
 from aiolibp2p.net.resolve import DNSADDR, begins_with_name
 from aiolibp2p.net.upgrade import HANDSHAKE_STAGE, NEGOTIATION_STAGE
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
     from aiolibp2p.net.connection import Connection
     from aiolibp2p.net.dial import Dialer, OutboundLink
 
+_log = logger_of("net")
+
 RESOLVE_STAGE = "resolve"
 CONNECT_STAGE = "connect"
+ADDRESS_STAGE = "address"
+"""Where an address leads nowhere, whatever is dialled there."""
 BACKOFF_STAGE = "back-off"
 _DIAL_STAGE = "dial"
 _SLOWER = "another address was faster"
@@ -284,9 +290,9 @@ class Dial:
         address = attempt.address
         is_name = begins_with_name(address)
         endpoint = address.tcp_endpoint if address.is_plain_tcp else None
-        reason = None
+        reason, stage = None, ADDRESS_STAGE
         if endpoint is None and address.protocols[0] != DNSADDR:
-            reason = "no transport of this host dials such an address"
+            reason, stage = "no transport of this host dials such an address", _DIAL_STAGE
         elif self.peer_id is not None and (address.peer_id or self.peer_id) != self.peer_id:
             reason = "it names another peer"
         elif is_name:
@@ -302,7 +308,6 @@ class Dial:
                 attempt.leave_out("it is there already")
                 return
             self._filed.add((endpoint, attempt.peer_id))
-        stage = _DIAL_STAGE
         if reason is None and attempt.is_known:
             seconds = self._swarm.peerstore.backing_off(address, self.peer_id)
             if seconds > 0:
@@ -462,6 +467,8 @@ class Dial:
         report = DialRecord(self, self._clock.now()).report()
         error = DialError(None if self.peer_id is None else str(self.peer_id), failures, report)
         error.__cause__ = next(iter(failures.values()), None)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("a dial failed", extra={"peer_id": self.peer_id, "failures": report.to_json()})
         self._end(error)
 
     def _end(self, result: Connection | Libp2pError, *, winner: Attempt | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.limits import Limits, Refused, Timeouts
+from aiolibp2p.log import logger_of
 from aiolibp2p.net import tcp
 from aiolibp2p.net.connection import Connection, ConnectionFacts, StreamCounts
 from aiolibp2p.net.dial import Dialer, OutboundLink
@@ -27,6 +29,8 @@ from aiolibp2p.runtime import Runtime, os_error_text
 from aiolibp2p.sansio import yamux
 from aiolibp2p.sansio.noise import PROTOCOL as NOISE
 from aiolibp2p.sansio.noise import NoiseIdentity, NoiseResult
+
+_log = logger_of("net")
 
 
 class SwarmUser(Protocol):
@@ -147,7 +151,9 @@ class Swarm:
             raise ListenError(str(address), os_error_text(error)) from error
         self._servers.append(server)
         for socket in server.sockets:
-            self._listening.add(tcp.address_of(socket.getsockname()))
+            bound = tcp.address_of(socket.getsockname())
+            self._listening.add(bound)
+            _log.debug("listening", extra={"address": bound})
 
     def _inbound_link(self) -> Link:
         return Link(self, Upgrade(self.noise, self.entropy, initiator=False, muxers=MUXERS))
@@ -267,6 +273,9 @@ class Swarm:
         for connection in trim.close:
             self.refused("connections_high")
             connection._muxer.close(LimitError("connections_high", "closed to make room", stage="connection"))
+        if trim.close:
+            closed = {"closed": len(trim.close), "connections": self._connection_count}
+            _log.info("connections were closed to make room", extra=closed)
         self._trim_at(trim.again_at)
 
     async def close(self) -> None:
@@ -349,6 +358,9 @@ class Swarm:
             limit = LimitError("connections_per_peer", stage="upgrade")
         if limit is not None:
             self.refused(limit.limit)
+            if _log.isEnabledFor(logging.DEBUG):
+                refused = {"peer_id": result.peer_id, "address": remote, "limit": limit.limit}
+                _log.debug("a connection was refused", extra=refused)
             link.abort(limit)
             self._user.on_refused(limit, remote)
             return None
@@ -370,6 +382,9 @@ class Swarm:
         if self._connection_count > limits.connections_high and self._trim_timer is None:
             self._trim_at(self.clock.now())
         link.connection = connection
+        if _log.isEnabledFor(logging.DEBUG):
+            made = {"peer_id": result.peer_id, "address": remote, "direction": facts.direction}
+            _log.debug("connected", extra=made)
         self._user.on_connection(connection)
         if isinstance(link, OutboundLink):
             link.upgraded(connection)
@@ -381,6 +396,8 @@ class Swarm:
         if isinstance(link, OutboundLink):
             link.failed(error)
         elif not self._closing:
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("an inbound socket became no connection", extra={"stage": error.stage, "error": error})
             self._user.on_inbound_failed(error)
 
     def link_gone(self, link: Link) -> None:
@@ -411,4 +428,7 @@ class Swarm:
             self._connection_count -= 1
             if not peer.connections:
                 del self._peers[connection.peer_id]
+            if _log.isEnabledFor(logging.DEBUG):
+                ended = {"peer_id": connection.peer_id, "address": connection.remote_address, "error": error}
+                _log.debug("a connection ended", extra=ended)
             self._user.on_connection_ended(connection, error)

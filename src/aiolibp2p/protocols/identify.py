@@ -8,6 +8,7 @@ no stream. A push goes to the peers that take it when our protocols or addresses
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -16,10 +17,13 @@ from aiolibp2p.identity.envelope import seal_peer_record
 from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.limits import Limits, Timeouts
+from aiolibp2p.log import logger_of
 from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.runtime import Clock
 from aiolibp2p.sansio.identify import Decoder, Identify, encode, merge_push, verify
+
+_log = logger_of("protocols")
 
 PROTOCOL = "/ipfs/id/1.0.0"
 PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
@@ -241,6 +245,8 @@ class _Query:
                 stream.close()
             else:
                 stream.reset()
+        if isinstance(result, Libp2pError) and _log.isEnabledFor(logging.DEBUG):
+            _log.debug("a peer was not identified", extra={"peer_id": self._connection.peer_id, "error": result})
         self._identifier.query_ended(self._connection, result)
         for waiter in self._waiters:
             if not waiter.done():
