@@ -5,5 +5,6 @@ from __future__ import annotations
 from aiolibp2p.bitswap.denylist import Denylist
 from aiolibp2p.bitswap.exchange import Bitswap
 from aiolibp2p.bitswap.session import Session
+from aiolibp2p.bitswap.stat import BitswapStat, PeerLedger
 
-__all__ = ["Bitswap", "Denylist", "Session"]
+__all__ = ["Bitswap", "BitswapStat", "Denylist", "PeerLedger", "Session"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import fields, replace
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,7 @@ from aiolibp2p.bitswap.context import Context
 from aiolibp2p.bitswap.denylist import Denylist
 from aiolibp2p.bitswap.server import Server
 from aiolibp2p.bitswap.session import Reaching, Session
+from aiolibp2p.bitswap.stat import BitswapStat, PeerLedger, Traffic
 from aiolibp2p.bitswap.wire import GARBAGE_COLLECTED, MessageReader, no_way_to, protocol_of, protocols_of
 from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.blocks.store import Blockstore
@@ -55,6 +57,8 @@ class Bitswap:
         self._ways: dict[PeerId, Connection] = {}
         """The connection that carries the answers to each peer: it has wanted something there."""
         self._unfinished: dict[PeerId, int] = {}
+        self._received = Traffic()
+        self._traffic: dict[PeerId, Traffic] = {}
         self._client_: Client | None = None
         self._server_: Server | None = None
 
@@ -197,6 +201,49 @@ class Bitswap:
         for cid, data in blocks:
             self.arrived(cid, len(data))
 
+    # -- what is said of it ------------------------------------------------------------------------------------------
+
+    def stat(self) -> BitswapStat:
+        """Return what was exchanged with all peers, and where answers are now and how long.
+
+        Raises:
+            LocalProtocolError: it was not entered.
+        """
+        received = self.client.core.received
+        return BitswapStat(
+            peers=tuple(map(str, self._traffic)),
+            wants=tuple(map(str, self.wantlist())),
+            received=replace(self._received),
+            duplicate_blocks=received.duplicates,
+            duplicate_bytes=received.duplicate_bytes,
+            bad_blocks=self.client.bad_blocks,
+            serving=self.server.stat(),
+        )
+
+    def ledger(self, peer_id: PeerId) -> PeerLedger:
+        """Return what was exchanged with a peer since it connected; nothing where it is not connected.
+
+        Raises:
+            LocalProtocolError: it was not entered.
+        """
+        state = self.server.state(peer_id)
+        return PeerLedger(
+            peer_id=str(peer_id),
+            received=replace(self._traffic.get(peer_id, Traffic())),
+            **{one.name: getattr(state, one.name) for one in fields(state)},
+        )
+
+    def wantlist(self, peer_id: PeerId | None = None) -> list[Cid]:
+        """Return what a connected peer wants of this node, in the order in which it asked; of None, what we fetch.
+
+        Raises:
+            LocalProtocolError: it was not entered.
+        """
+        if peer_id is None:
+            return [Cid(cid) for cid in self.client.core.wants()]
+        ledger = self.server.engine.ledger(peer_id)
+        return [] if ledger is None else [Cid(want.cid) for want in ledger.wants]
+
     # -- streams -----------------------------------------------------------------------------------------------------
 
     def _way_to(self, peer_id: PeerId) -> Connection | None:
@@ -238,12 +285,24 @@ class Bitswap:
 
     def _receive(self, stream: Stream, message: Message) -> None:
         peer_id = stream.peer_id
+        self._count(peer_id, message)
         if self._serve and (message.entries or message.full):
             if self._ways.get(peer_id) is not stream.connection:
                 self._turn(peer_id, stream.connection)
             self.server.receive(peer_id, message)
         if message.payloads or message.presences:
             self.client.receive(peer_id, message)
+
+    def _count(self, peer_id: PeerId, message: Message) -> None:
+        traffic = self._traffic.get(peer_id)
+        if traffic is None:
+            traffic = self._traffic[peer_id] = Traffic()
+        blocks = len(message.payloads)
+        block_bytes = sum(len(data) for _, data in message.payloads) if blocks else 0
+        for counted in (traffic, self._received):
+            counted.messages += 1
+            counted.blocks += blocks
+            counted.block_bytes += block_bytes
 
     def _turn(self, peer_id: PeerId, spoken_on: Connection) -> None:
         """Answer over another connection if it is newer than the one that carries answers, or that one is stuck.
@@ -257,6 +316,7 @@ class Bitswap:
 
     def _gone(self, peer_id: PeerId) -> None:
         self._ways.pop(peer_id, None)
+        self._traffic.pop(peer_id, None)
         self.server.disconnected(peer_id)
         self.client.disconnected(peer_id)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from aiolibp2p.bitswap.context import Context
+from aiolibp2p.bitswap.stat import Serving
 from aiolibp2p.bitswap.wire import MessageWriter
 from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.errors import Libp2pError, LimitError
@@ -21,7 +23,10 @@ from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.net.tasks import begin, begun
 from aiolibp2p.sansio.bitswap.engine import Engine
+from aiolibp2p.sansio.bitswap.ledger import Ledger
 from aiolibp2p.sansio.bitswap.message import Message, encode
+from aiolibp2p.sansio.bitswap.peer import Peer
+from aiolibp2p.sansio.bitswap.stat import Cost, PeerState, Stage, Stages
 from aiolibp2p.sansio.bitswap.wants import Batch
 
 T = TypeVar("T")
@@ -39,11 +44,16 @@ class Server:
         self.storage_failures = 0
         """Look-ups and loads that storage did not answer."""
         self._context = context
+        self._limits, self._timeouts = context.limits, context.timeouts
         self._store = context.store
         self._tasks = context.tasks
         self._clock = context.clock
         self._writers: dict[PeerId, MessageWriter[Batch]] = {}
         self._looking: set[PeerId] = set()
+        self._looked_at: dict[PeerId, tuple[float, int]] = {}
+        """Since when the store is asked for the sizes of how many blocks."""
+        self._loads: dict[object, tuple[float, int]] = {}
+        """Since when the store is asked for the blocks of how many answers."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._pumping = False
@@ -108,12 +118,14 @@ class Server:
             await begun()
             while wanted := self.engine.unknown(peer_id):
                 wanted = self._refuse(peer_id, wanted)
+                self._looked_at[peer_id] = self._clock.now(), len(wanted)
                 found = await self._each(wanted, self._store.sizes) if wanted else {}
                 self.engine.looked_up(peer_id, found, self._clock.now())
                 self.engine.look_up_failed(peer_id, [multihash for multihash in wanted if multihash not in found])
                 self._pump()
         finally:
             self._looking.discard(peer_id)
+            self._looked_at.pop(peer_id, None)
             self.engine.look_up_failed(peer_id, self.engine.unknown(peer_id))  # some are left where it was cancelled
 
     def _refuse(self, peer_id: PeerId, multihashes: list[bytes]) -> list[bytes]:
@@ -151,6 +163,7 @@ class Server:
 
     async def _load(self, peer_id: PeerId, batches: list[Batch]) -> None:
         found: dict[bytes, bytes | None] = {}
+        self._loads[batches[0]] = self._clock.now(), sum(len(batch.answers) for batch in batches)
         try:
             await begun()
             current = [batch for batch in batches if self.engine.current(batch)]
@@ -161,6 +174,7 @@ class Server:
             if len(allowed) < len(wanted):
                 found.update(dict.fromkeys(wanted.keys() - set(allowed)))
         finally:
+            del self._loads[batches[0]]
             for batch in batches:
                 self._answer(peer_id, batch, found)  # where it was cancelled, of nothing, which gives back its bytes
             self._pump()
@@ -204,6 +218,47 @@ class Server:
             writer.send(batch, buffers)
         else:
             self.engine.written(batch, self._clock.now(), writer.position)
+
+    # -- what is said of it ------------------------------------------------------------------------------------------
+
+    def stat(self) -> Serving:
+        """Return what was done and what is held."""
+        engine, now = self.engine, self._clock.now()
+        spent = engine.spent
+        return Serving(
+            stages=self._stages(now),
+            sent=engine.sent(),
+            dropped=engine.dropped(),
+            spent=Cost(spent.picks, spent.read_blocks, spent.read_bytes, spent.written_bytes),
+            blocked=replace(spent.blocked),
+            stalls=spent.stalls,
+            resets=spent.resets,
+            let_go=spent.let_go,
+            loaded_bytes=engine.loaded_bytes,
+            stalled_bytes=engine.stalled_bytes,
+            refused_wants=self.refused_wants,
+            storage_failures=self.storage_failures,
+        )
+
+    def state(self, peer_id: PeerId) -> PeerState:
+        """Return how far serving a peer is; one that has wanted nothing is idle."""
+        now = self._clock.now()
+        found = self.engine.state(peer_id, now) or Peer(peer_id, Ledger(self._limits, self._timeouts)).state(now)
+        if found.state in ("idle", "unconfirmed") and peer_id in self._looked_at:
+            return replace(found, state="looking_up", seconds=now - self._looked_at[peer_id][0])
+        return found
+
+    def _stages(self, now: float) -> Stages:
+        looking, loading, opening = Stage(), Stage(), Stage()
+        for since, wants in self._looked_at.values():
+            looking = looking.and_of(wants, now - since)
+        for since, answers in self._loads.values():
+            loading = loading.and_of(answers, now - since)
+        for peer_id, writer in self._writers.items():
+            opened_at, ledger = writer.opening_since, self.engine.ledger(peer_id)
+            if opened_at is not None and ledger is not None:
+                opening = opening.and_of(ledger.unconfirmed, now - opened_at)
+        return replace(self.engine.stages(now), looking_up=looking, loading=loading, opening=opening)
 
     # -- what writers tell -------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aiolibp2p.cli import adding, content, daemon, network, node, profiling, tools
+from aiolibp2p.cli import adding, bitswap, content, daemon, network, node, profiling, tools
 from aiolibp2p.cli.errors import CommandError, Failure, error_line, explain
 from aiolibp2p.cli.options import PROGRAM, DebugOption, KeyOption, Settings, note_globals
 from aiolibp2p.version import VERSION
@@ -47,10 +47,21 @@ _block.command("get")(adding.block_get)
 _block.command("stat")(adding.block_stat)
 app.add_typer(_block, name="block")
 
+_bitswap = typer.Typer(help="What the running daemon exchanges with peers.")
+_bitswap.command("stat")(bitswap.stat)
+_bitswap.command("ledger")(bitswap.ledger)
+_bitswap.command("wantlist")(bitswap.wantlist)
+app.add_typer(_bitswap, name="bitswap")
+
 
 @_block.callback()
 def _name_block_command(context: typer.Context) -> None:
     context.ensure_object(Settings).command = f"block {context.invoked_subcommand}"
+
+
+@_bitswap.callback()
+def _name_bitswap_command(context: typer.Context) -> None:
+    context.ensure_object(Settings).command = f"bitswap {context.invoked_subcommand}"
 
 
 def _print_version(wanted: bool) -> None:

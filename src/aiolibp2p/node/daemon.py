@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from aiolibp2p.bitswap import Bitswap
+from aiolibp2p.bitswap import Bitswap, Denylist
 from aiolibp2p.blocks.store import Blockstore
 from aiolibp2p.host import Host
 from aiolibp2p.identity.keys import PrivateKey
@@ -32,6 +32,7 @@ async def running_node(
     key: PrivateKey | None = None,
     limits: Limits | None = None,
     timeouts: Timeouts | None = None,
+    denied: Denylist | None = None,
 ) -> AsyncIterator[Node]:
     """Serve the blocks of a repo to peers, and take blocks from them, while the context is entered.
 
@@ -40,6 +41,7 @@ async def running_node(
     Args:
         repo: stays the caller's, and stays open.
         key: None means that of the repo.
+        denied: blocks that no peer gets.
 
     Raises:
         ListenError: an address cannot be listened on.
@@ -50,6 +52,6 @@ async def running_node(
         repo.store(limits=limits, timeouts=timeouts) as store,
         repo.peerstore(limits=limits, timeouts=timeouts) as peerstore,
         Host(listen=listen, key=key or repo.key, limits=limits, timeouts=timeouts, peerstore=peerstore) as host,
-        Bitswap(host, store) as bitswap,
+        Bitswap(host, store, denied=() if denied is None else denied) as bitswap,
     ):
         yield Node(host, store, bitswap)

@@ -2,7 +2,8 @@
 
 It listens on loopback. A request needs the token of the repo, and none comes from a web page: what has an `Origin`, or
 was sent to another name than this host's, is refused. Paths, answers and errors are Kubo's: `block/get`, `block/put`,
-`block/stat`, `block/rm`, `refs/local` and `id`, by POST. Ours is `GET /debug/tasks`: what each task waits for.
+`block/stat`, `block/rm`, `refs/local`, `id`, and those of `node.bitswap`, by POST. Ours is `GET /debug/tasks`: what
+each task waits for.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from aiolibp2p.limits import Timeouts
 from aiolibp2p.net.profile import HostProfile
 from aiolibp2p.node import debug
 from aiolibp2p.node.access import Access
+from aiolibp2p.node.bitswap import BitswapCalls
 from aiolibp2p.node.daemon import Node
 from aiolibp2p.node.repo import Repo
 from aiolibp2p.profile import TaskProfile, profile_tasks, unwakeable
@@ -72,6 +74,7 @@ class Rpc:
             "refs/local": self._refs,
         }.items():
             app.router.add_post(f"/api/v0/{path}", handler)
+        BitswapCalls(self._node.bitswap).add_to(app.router)
         app.router.add_get(debug.PATH, self._tasks)
         # A command that is in the middle of a request is cut off: what it was told is durable.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=self._timeouts.connection_close)

@@ -136,6 +136,11 @@ async def two_links(server: Node) -> AsyncIterator[tuple[RawLink, RawLink]]:
         yield links[0], links[1]
 
 
+def want_over(link: RawLink, *cids: Cid) -> None:
+    """Want blocks on the first stream of a link."""
+    link.send_data(3, proposal(PROTOCOL) + wants(*cids), SYN)
+
+
 def answers_on(link: RawLink) -> list[int]:
     """Return the streams that the server has opened for Bitswap on a link."""
     opened = [frame for frame in link.frames if frame.kind == DATA and frame.body.startswith(proposal(PROTOCOL))]
@@ -145,11 +150,11 @@ def answers_on(link: RawLink) -> list[int]:
 async def test_answers_move_to_a_newer_connection_as_soon_as_it_is_used() -> None:
     cid, data = block("a block", 300 << 10)
     async with node("server", [(cid, data)]) as server, two_links(server) as (old, new):
-        old.send_data(3, proposal(PROTOCOL) + wants(cid), SYN)
+        want_over(old, cid)
         await settled(1)
         assert len(answers_on(old)) == 1
         assert answers_on(new) == []
-        new.send_data(3, proposal(PROTOCOL) + wants(cid), SYN)
+        want_over(new, cid)
         await settled(1)
         assert len(answers_on(new)) == 1
         assert old.flagged(answers_on(old)[0], RST)
@@ -170,7 +175,7 @@ async def test_answers_move_to_a_newer_connection_as_soon_as_it_is_used() -> Non
 async def test_a_second_connection_that_is_not_used_carries_no_answers() -> None:
     cid, data = block("a block", 300 << 10)
     async with node("server", [(cid, data)]) as server, two_links(server) as (old, new):
-        old.send_data(3, proposal(PROTOCOL) + wants(cid), SYN)
+        want_over(old, cid)
         await settled(1)
         assert (len(answers_on(old)), len(answers_on(new))) == (1, 0)
         old.transport.abort()

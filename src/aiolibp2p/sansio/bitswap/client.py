@@ -102,6 +102,10 @@ class Client(Generic[P]):
         """Return whether somebody wants this block."""
         return multihash in self._interest
 
+    def wants(self) -> list[bytes]:
+        """Return the CIDs that somebody wants, each once."""
+        return list(dict.fromkeys(cid for interested in self._interest.values() for _, cid in interested))
+
     def received_block(self, peer: P, multihash: bytes, n_bytes: int, now: float) -> list[tuple[Session[P], bytes]]:
         """Take note of a verified block; return who wanted it, and by which CID. An empty list: drop the block."""
         interested = list(self._interest.get(multihash, ()))
