@@ -13,6 +13,7 @@ from aiolibp2p import unixfs
 from aiolibp2p.blocks.cid import LIBP2P_KEY, RAW, Cid
 from aiolibp2p.blocks.dag import links_of
 from aiolibp2p.blocks.store import BlockSource
+from aiolibp2p.cli.explaining import ExplainOption, Explanation
 from aiolibp2p.cli.options import JsonOption, Settings, with_globals
 from aiolibp2p.cli.output import cumulative, print_json, progress_bar, rate_text, shown_name, size_text, write_bytes
 from aiolibp2p.cli.running import run
@@ -32,14 +33,17 @@ def get(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to; without it, the last of its names.")
     ] = None,
     as_json: JsonOption = False,
+    explain: ExplainOption = False,
 ) -> None:
     """Write a file or a directory to disk, every block verified."""
     cid, path = parse_content(content)
-    origin = origin_of(settings, peers, repo)
+    explanation = Explanation(settings, explain, as_json)
+    origin = origin_of(settings, peers, repo, explanation)
     destination = output or Path(path.rstrip("/").rpartition("/")[2] or str(cid))
-    size_bytes, seconds = run(lambda: _get(origin, cid, path, destination), for_throughput=True)
+    with explanation.shown():
+        size_bytes, seconds = run(lambda: _get(origin, cid, path, destination), for_throughput=True)
     if as_json:
-        print_json({"cid": str(cid), "bytes": size_bytes, "seconds": seconds})
+        print_json({"cid": str(cid), "bytes": size_bytes, "seconds": seconds, **explanation.to_json()})
     else:
         print(f"{destination}: {size_text(size_bytes)} in {seconds:.3f} s, {rate_text(size_bytes, seconds)}")
 

@@ -25,8 +25,8 @@ from aiolibp2p.errors import (
     StreamResetError,
 )
 from aiolibp2p.identity.multiaddr import Multiaddr
-from aiolibp2p.net.dial import CONNECT_STAGE
 from aiolibp2p.net.link import MUXERS
+from aiolibp2p.net.race import ADDRESS_STAGE, BACKOFF_STAGE, CONNECT_STAGE, RESOLVE_STAGE
 from aiolibp2p.protocols import identify, perf, ping
 from aiolibp2p.runtime import os_error_text
 from aiolibp2p.sansio.bitswap import message as bitswap
@@ -67,6 +67,9 @@ _STORAGE_ERRNOS = {
 _STORAGE = "storage"
 _FETCH = "bitswap_fetch"
 _BUG = "--debug, and report what it shows"
+_DNSADDR = "/dnsaddr/"
+_ADDRESSES_NAMED = 4
+"""So many addresses of a failed dial stand in its line; `--explain` has them all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +116,18 @@ def explain(error: BaseException) -> Failure:
 
 
 def _explain_dial(error: DialError) -> Failure:
-    """Explain the one address that failed, or all of them with the hint of the last."""
+    """Explain the one address that failed, or several with the hint of the last: those never dialled if none was."""
     if not error.failures:
         return Failure(stage="dial", detail=error.describe(), hint="an address that ends in /p2p/<peer ID>")
-    parts = [(address, _explain_address(address, failure)) for address, failure in error.failures.items()]
+    dialled = [(a, failure) for a, failure in error.failures.items() if not isinstance(failure, LocalProtocolError)]
+    parts = [(address, _explain_address(address, failure)) for address, failure in dialled or error.failures.items()]
     address, last = parts[-1]
     if len(parts) == 1:
         return replace(last, detail=f"{last.detail} ({address})")
-    detail = "; ".join(f"{address}: {part.stage}: {part.detail}" for address, part in parts)
+    named = parts[:_ADDRESSES_NAMED]
+    detail = "; ".join(f"{address}: {part.stage}: {part.detail}" for address, part in named)
+    if len(parts) > len(named):
+        detail += f"; and {len(parts) - len(named)} more"
     return Failure(stage="dial", detail=detail, hint=last.hint)
 
 
@@ -130,22 +137,31 @@ def _explain_address(address: str, error: BaseException) -> Failure:
     if isinstance(error, PeerIdMismatchError):
         meant = Multiaddr(address).without_peer_id().encapsulate(f"/p2p/{error.actual}")
         return replace(failure, detail="another peer answered", hint=f"{meant}, if that is the peer you mean")
+    if failure.stage == RESOLVE_STAGE:
+        return _explain_name(address, error)
     if isinstance(error, NegotiationError | LocalProtocolError | LimitError) or failure.stage == CONNECT_STAGE:
         return failure
     # It went wrong between TCP and the muxer.
     return replace(failure, hint=_NOT_LIBP2P)
 
 
-def _unresolved(error: BaseException) -> bool:
-    """Whether an error says that a name does not resolve; its class is in a module that only the runtime imports."""
-    return type(error.__cause__).__name__ == "gaierror"
+def _explain_name(address: str, error: BaseException) -> Failure:
+    """Explain why the name in an address led nowhere."""
+    is_dnsaddr = address.startswith(_DNSADDR)
+    if isinstance(error, DeadlineError) or (isinstance(error, ConnectionEndedError) and error.by == "local"):
+        hint = "check that this machine reaches a nameserver, or give an address of the form /ip4/…/tcp/…"
+    elif is_dnsaddr:
+        hint = "/dns/…/tcp/…, if the name is a machine's, or check its TXT records at _dnsaddr."
+    else:
+        hint = "check the name, or give an address of the form /ip4/…/tcp/…"
+    if isinstance(error, ConnectionEndedError) and not is_dnsaddr:
+        return Failure(stage=RESOLVE_STAGE, detail="the name does not resolve", hint=hint)
+    return replace(explain(error), hint=hint)
 
 
 def _detail(error: Libp2pError) -> str:
     if isinstance(error, ConnectionEndedError) and error.stage == CONNECT_STAGE:
         cause = error.__cause__
-        if _unresolved(error):
-            return "the name does not resolve"
         return os_error_text(cause) if isinstance(cause, OSError) else error.describe()
     if isinstance(error, DeadlineError):
         what = {_FETCH: error.message, _STORAGE: "the disk has not answered"}.get(error.deadline, "no answer")
@@ -163,6 +179,10 @@ def _hint(error: Libp2pError) -> str | None:
         return "an address like /ip4/127.0.0.1/tcp/0" if number is None else _LISTEN_ERRNOS.get(number)
     if isinstance(error, NegotiationError):
         return next((_BY_PROTOCOL[name] for name in error.offered if name in _BY_PROTOCOL), None)
+    if isinstance(error, LocalProtocolError) and error.stage == BACKOFF_STAGE:
+        return "again after that, or give the address itself: that is dialled at once"
+    if isinstance(error, LocalProtocolError) and error.stage == ADDRESS_STAGE:
+        return "another address of the peer"
     if isinstance(error, LocalProtocolError) and error.stage == "dial":
         return "an address of the form /ip4/…/tcp/…, /ip6/…/tcp/… or /dns/…/tcp/…: this version has no other transport"
     if error.stage == CONNECT_STAGE:
@@ -171,8 +191,6 @@ def _hint(error: Libp2pError) -> str | None:
 
 
 def _connect_hint(error: Libp2pError) -> str | None:
-    if _unresolved(error):
-        return "check the name, or give an address of the form /ip4/…/tcp/…"
     if isinstance(error.__cause__, OSError):
         return _CONNECT_ERRNOS.get(error.__cause__.errno or 0)
     if isinstance(error, DeadlineError):

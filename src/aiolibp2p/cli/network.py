@@ -8,15 +8,8 @@ from typing import Annotated
 
 import typer
 
-from aiolibp2p.cli.options import (
-    AddressArgument,
-    DebugOption,
-    JsonOption,
-    KeyOption,
-    Settings,
-    note_globals,
-    parse_address,
-)
+from aiolibp2p.cli.explaining import ExplainOption, Explanation
+from aiolibp2p.cli.options import AddressArgument, JsonOption, Settings, parse_address, with_globals
 from aiolibp2p.cli.output import milliseconds_text, print_fields, print_json
 from aiolibp2p.cli.running import make_host, run
 from aiolibp2p.errors import DeadlineError, Libp2pError
@@ -69,21 +62,22 @@ class _Pings:
         return (min(self.seconds), median(self.seconds), max(self.seconds)) if self.seconds else None
 
 
+@with_globals
 def ping(
-    context: typer.Context,
+    settings: Settings,
     address: AddressArgument,
     count: Annotated[int, typer.Option("-n", "--count", min=0, help="How many; 0 goes on until Ctrl-C.")] = _PINGS,
     interval: Annotated[float, typer.Option("--interval", min=0, help="Seconds between them.")] = _PING_INTERVAL,
     as_json: JsonOption = False,
-    key: KeyOption = None,
-    debug: DebugOption = False,
+    explain: ExplainOption = False,
 ) -> int:
     """Measure round trips to a peer."""
-    settings = note_globals(context, key, debug=debug)
     target = parse_address(address)
-    pings = run(lambda: _ping(settings, target, count, interval, quiet=as_json))
+    explanation = Explanation(settings, explain, as_json)
+    with explanation.shown():
+        pings = run(lambda: _ping(explanation, target, count, interval, quiet=as_json))
     if as_json:
-        print_json(pings.summary())
+        print_json(pings.summary() | explanation.to_json())
     else:
         print(pings.text())
     # As with ping(8), one answer is a success, however many were lost.
@@ -93,9 +87,9 @@ def ping(
     return 0 if answered else 1
 
 
-async def _ping(settings: Settings, target: Multiaddr, count: int, interval: float, *, quiet: bool) -> _Pings:
-    async with make_host(settings) as host:
-        pings = _Pings(await host.connect(target))
+async def _ping(explanation: Explanation, target: Multiaddr, count: int, interval: float, *, quiet: bool) -> _Pings:
+    async with make_host(explanation.settings) as host:
+        pings = _Pings(await explanation.connect(host, target))
         if not quiet:
             connection = pings.connection
             print(f"{connection.peer_id} at {connection.remote_address}", flush=True)
@@ -131,17 +125,15 @@ async def _ping_on(host: Host, pings: _Pings, count: int, interval: float, *, qu
         await asyncio.sleep(interval)
 
 
+@with_globals
 def identify(
-    context: typer.Context,
-    address: AddressArgument,
-    as_json: JsonOption = False,
-    key: KeyOption = None,
-    debug: DebugOption = False,
+    settings: Settings, address: AddressArgument, as_json: JsonOption = False, explain: ExplainOption = False
 ) -> None:
     """Ask a peer what it is, where it listens and what it speaks."""
-    settings = note_globals(context, key, debug=debug)
     target = parse_address(address)
-    connection, said = run(lambda: _identify(settings, target))
+    explanation = Explanation(settings, explain, as_json)
+    with explanation.shown():
+        connection, said = run(lambda: _identify(explanation, target))
     key_type = None if said.public_key is None else said.public_key.type.name
     if as_json:
         print_json(
@@ -157,6 +149,7 @@ def identify(
                 "security": connection.security,
                 "muxer": connection.muxer,
             }
+            | explanation.to_json()
         )
         return
     print_fields(
@@ -174,7 +167,7 @@ def identify(
     )
 
 
-async def _identify(settings: Settings, target: Multiaddr) -> tuple[Connection, Identify]:
-    async with make_host(settings) as host:
-        connection = await host.connect(target)
+async def _identify(explanation: Explanation, target: Multiaddr) -> tuple[Connection, Identify]:
+    async with make_host(explanation.settings) as host:
+        connection = await explanation.connect(host, target)
         return connection, await host.identify(connection.peer_id)

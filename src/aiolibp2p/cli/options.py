@@ -30,6 +30,9 @@ for _power, _letter in enumerate("kmgt", start=1):
     _UNITS[_letter] = _UNITS[f"{_letter}b"] = 1000**_power
     _UNITS[f"{_letter}ib"] = _UNITS[f"{_letter}i"] = 1024**_power
 _SIZE_BYTES_MAX = 1 << 63
+_NAME = re.compile(r"([a-z0-9_]([a-z0-9_-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]\.?", re.IGNORECASE)
+"""A name of the DNS with a dot in it, which no peer ID has; nor is it an IP address, as its last label begins with a
+letter."""
 _HOST_AND_PORT = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d{1,5})")
 
 Result = TypeVar("Result")
@@ -135,11 +138,13 @@ def check_key_type(key: PrivateKey, wanted: KeyTypeName | None, place: Path) -> 
 
 
 def parse_address(text: str) -> Multiaddr:
-    """Return the address that `text` is.
+    """Return the address that `text` is; a bare name, as `boot.example`, is that of the peers behind it.
 
     Raises:
         CommandError: it is none.
     """
+    if _NAME.fullmatch(text) is not None:
+        text = f"/dnsaddr/{text}"
     try:
         return Multiaddr(text)
     except InvalidValueError as error:

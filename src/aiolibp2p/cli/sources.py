@@ -18,6 +18,7 @@ from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.blocks.store import BlockSource, Blockstore
 from aiolibp2p.cli import running
 from aiolibp2p.cli.errors import CommandError
+from aiolibp2p.cli.explaining import Explanation
 from aiolibp2p.cli.options import EXAMPLE_ADDRESS, Settings, parse_address
 from aiolibp2p.errors import InvalidValueError, Libp2pError, NegotiationError, StorageError
 from aiolibp2p.host import Host
@@ -79,6 +80,8 @@ class Origin:
     """None means the repo alone."""
     repo: Path | None
     """As it was named on the command line."""
+    explanation: Explanation
+    """Takes note of what becomes of the dials."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[BlockSource]:
@@ -110,18 +113,21 @@ class Origin:
         async with (
             running.make_host(self.settings) as host,
             Bitswap(host, store, serve=False) as bitswap,
-            bitswap.session(await _reach(host, self.peers)) as session,
+            bitswap.session(await _reach(host, self.peers, self.explanation)) as session,
         ):
             yield session
 
 
-def origin_of(settings: Settings, peers: Sequence[str] | None, repo: Path | None) -> Origin:
+def origin_of(
+    settings: Settings, peers: Sequence[str] | None, repo: Path | None, explanation: Explanation | None = None
+) -> Origin:
     """Return where a command is to look.
 
     Raises:
         CommandError: an address is none.
     """
-    return Origin(settings, [parse_address(peer) for peer in peers or ()], repo)
+    explanation = explanation or Explanation(settings, is_wanted=False)
+    return Origin(settings, [parse_address(peer) for peer in peers or ()], repo, explanation)
 
 
 @asynccontextmanager
@@ -158,16 +164,17 @@ def open_repo(named: Path | None, *, create: bool, key_type: KeyType = KeyType.E
     return Repo.open(named or default_path(os.environ, sys.platform), create=create, key_type=key_type)
 
 
-async def _reach(host: Host, peers: Sequence[Multiaddr]) -> list[PeerId]:
+async def _reach(host: Host, peers: Sequence[Multiaddr], explanation: Explanation) -> list[PeerId]:
     """Connect; return those that can be asked."""
     reached: list[PeerId] = []
     failure: Libp2pError | None = None
     for address in peers:
         try:
-            said = await host.identify(address)
+            peer_id = (await explanation.connect(host, address)).peer_id
+            said = await host.identify(peer_id)
             if not any(protocol in said.protocols for protocol in PROTOCOLS):
                 raise NegotiationError((PROTOCOLS[0],))
-            reached.append((await host.connect(address)).peer_id)
+            reached.append(peer_id)
         except Libp2pError as error:
             failure = error
     if failure is not None and not reached:

@@ -341,6 +341,34 @@ def test_another_peer_id_is_refused(shell: Shell, peer: HostInThread) -> None:
 
 
 @pytest.mark.sockets
+@pytest.mark.parametrize("command", [["ping", "-n1"], ["identify"]])
+def test_an_explained_command_shows_the_dial_beside_its_result(
+    shell: Shell, peer: HostInThread, command: list[str]
+) -> None:
+    port = peer.bare_address.rpartition("/")[2]
+    named = f"/dns4/localhost/tcp/{port}/p2p/{peer.peer_id}"
+    code, out, error = shell.run(*command, named, "--explain")
+    assert code == 0
+    assert peer.peer_id in out
+    assert error.startswith(f"dial of {peer.peer_id}: connected after ")
+    assert f"{peer.bare_address} (of /dns4/localhost/tcp/{port})" in error
+    (dial,) = shell.json(*command, named, "--explain")["dials"]
+    assert [address["outcome"] for address in dial["addresses"]] == ["connected"]
+    assert next(iter(dial["addresses"][0]["stages"])) == "resolve"
+
+
+@pytest.mark.sockets
+def test_an_explained_command_that_fails_shows_why_before_its_line(shell: Shell) -> None:
+    code, out, error = shell.run("ping", "/ip4/127.0.0.1/tcp/1", "--explain")
+    assert (code, out) == (1, "")
+    assert error.startswith("dial of whoever answers: failed after ")
+    assert error.splitlines()[-1].startswith("aiolibp2p ping: connect: connection refused (/ip4/127.0.0.1/tcp/1)")
+    code, out, error = shell.run("identify", "/ip4/127.0.0.1/tcp/1", "--explain", "--json")
+    assert (code, error.count("\n")) == (1, 1)
+    assert json.loads(out)["dials"][0]["addresses"][0]["outcome"] == "failed"
+
+
+@pytest.mark.sockets
 def test_a_refused_connection_is_a_failure_of_connect(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}"

@@ -130,6 +130,23 @@ def test_get_writes_a_file_and_ends_with_cid_bytes_and_seconds(
 
 
 @pytest.mark.sockets
+def test_get_explains_the_dial_of_every_peer_on_stderr_or_in_its_line(
+    capsys: pytest.CaptureFixture[str], peer: ServingPeer, tmp_path: Path
+) -> None:
+    words = ["get", peer.file, "--from", "/ip4/127.0.0.1/tcp/1", "--from", peer.address, "-o", str(tmp_path / "out")]
+    assert main([*words, "--explain"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(str(tmp_path / "out"))
+    assert printed.err.count("dial of ") == 2
+    assert "connection refused" in printed.err
+    assert main([*words, "--explain", "--json"]) == 0
+    printed = capsys.readouterr()
+    dials = json.loads(printed.out)["dials"]
+    assert [dial["addresses"][0]["outcome"] for dial in dials] == ["failed", "connected"]
+    assert printed.err == ""
+
+
+@pytest.mark.sockets
 def test_get_without_a_name_takes_the_last_one(
     capsys: pytest.CaptureFixture[str], peer: ServingPeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

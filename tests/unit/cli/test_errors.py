@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 
 import pytest
 
@@ -62,9 +61,55 @@ def test_a_socket_that_does_not_connect_names_what_the_system_said(number: int, 
     )
 
 
+def unresolved(address: str, error: Libp2pError) -> str:
+    return line_of(DialError(None, {address: error}))
+
+
 def test_a_name_that_does_not_resolve_is_said_to_be_one() -> None:
-    line = line_of(at_connect(socket.gaierror(socket.EAI_NONAME, "whatever the system says")))
-    assert line.startswith(f"aiolibp2p ping: connect: the name does not resolve ({ADDRESS}). Try: check the name")
+    error = ConnectionEndedError("whatever the system says", by="remote", stage="resolve")
+    line = unresolved("/dns4/a.example/tcp/1", error)
+    assert line.startswith(
+        "aiolibp2p ping: resolve: the name does not resolve (/dns4/a.example/tcp/1). Try: check the name"
+    )
+    error = ConnectionEndedError("no record names an address", by="remote", stage="resolve")
+    assert unresolved("/dnsaddr/a.example", error) == (
+        "aiolibp2p ping: resolve: no record names an address (/dnsaddr/a.example)."
+        " Try: /dns/…/tcp/…, if the name is a machine's, or check its TXT records at _dnsaddr."
+    )
+
+
+def test_a_name_that_nobody_answers_for_points_at_the_nameserver() -> None:
+    late = DeadlineError("resolve", 10.0, stage="resolve")
+    assert unresolved("/dns/a.example/tcp/1", late).startswith(
+        "aiolibp2p ping: resolve: no answer within 10 s (/dns/a.example/tcp/1). Try: check that this machine reaches"
+    )
+    again = ConnectionEndedError("nobody answers", by="local", stage="resolve")
+    for address in ("/dns/a.example/tcp/1", "/dnsaddr/a.example"):
+        assert "check that this machine reaches a nameserver" in unresolved(address, again)
+
+
+def test_an_address_that_was_left_out_says_why() -> None:
+    backing_off = LocalProtocolError("backing off for another 4 s", stage="back-off")
+    assert line_of(DialError(PEER, {ADDRESS: backing_off})).startswith(
+        f"aiolibp2p ping: back-off: backing off for another 4 s ({ADDRESS}). Try: again after that"
+    )
+    nowhere = LocalProtocolError("its port is 0", stage="address")
+    assert line_of(DialError(None, {ADDRESS: nowhere})) == (
+        f"aiolibp2p ping: address: its port is 0 ({ADDRESS}). Try: another address of the peer"
+    )
+
+
+def test_of_many_addresses_some_are_named_and_those_never_dialled_only_if_none_was() -> None:
+    failures: dict[str, BaseException] = {
+        f"/ip4/9.9.9.{number}/tcp/1": DeadlineError("dial_address", 15.0, stage="connect") for number in range(9)
+    }
+    failures["/ip4/9.9.9.9/udp/1/quic-v1"] = LocalProtocolError("no transport", stage="dial")
+    line = line_of(DialError(PEER, failures))
+    assert "9.9.9.3/tcp/1: connect: no answer within 15 s; and 5 more. Try: check that the peer is up" in line
+    assert "quic" not in line
+    del failures["/ip4/9.9.9.0/tcp/1"]
+    quic = {f"/ip4/9.9.9.{n}/udp/1/quic-v1": LocalProtocolError("no transport", stage="dial") for n in range(2)}
+    assert line_of(DialError(PEER, quic)).count("quic-v1") == 2
 
 
 def test_a_connect_that_takes_too_long_points_at_the_network() -> None:

@@ -42,7 +42,10 @@ def test_what_is_no_size_is_wrong_usage(text: str) -> None:
     [
         ("192.0.2.7:4001", "/ip4/192.0.2.7/tcp/4001"),
         ("peer.example:4001", "/dns/peer.example/tcp/4001"),
-        ("peer.example", "an address like"),
+        ("peer", "an address like"),
+        ("192.0.2.7", "an address like"),
+        ("-peer.example", "an address like"),
+        ("peer..example", "an address like"),
         ("/ip4/192.0.2.7/tcp", "an address like"),
     ],
 )
@@ -52,6 +55,11 @@ def test_what_is_no_address_is_wrong_usage_and_shows_an_address(text: str, hint:
     assert caught.value.is_usage
     assert caught.value.failure.stage == "address"
     assert str(caught.value.failure.hint).startswith(hint)
+
+
+@pytest.mark.parametrize("name", ["peer.example", "A-1.b_2.peer.EXAMPLE", "_x.xn--p1ai.example."])
+def test_a_bare_name_is_that_of_the_peers_behind_it(name: str) -> None:
+    assert str(parse_address(name)) == f"/dnsaddr/{name}"
 
 
 def test_an_address_is_a_multiaddr() -> None:
