@@ -126,6 +126,9 @@ class Used(Lane):
         self._stack: Stack = stack
         self._peer: Program | None = None
         self._files: list[Answer] = []
+        self._fetched: set[str] = set()
+        """What was fetched on the connection there is. Helia gives a block once: to a second want for it, without a
+        cancel between them, its ledger answers that it was sent."""
         self._started = 0
         super().__init__(node, tally, seed=seed, load=load)
 
@@ -159,6 +162,10 @@ class Used(Lane):
         return "echo with", self.node.ask("echo", peer.address, count, size)
 
     async def _fetch(self, peer: Program, file: Answer) -> None:
+        if self._stack == "js" and file["cid"] in self._fetched:
+            await self.node.ask("disconnect", peer.address)
+            self._fetched.clear()
+        self._fetched.add(file["cid"])
         answer = await self.node.ask("fetch", peer.address, file["cid"], seconds=OPERATION_SECONDS)
         if answer["sha256"] != file["sha256"]:
             raise AssertionError(f"{answer['bytes']} bytes of a file that are not its bytes")
@@ -167,6 +174,7 @@ class Used(Lane):
         peer = await Program.listener(self._stack)
         self._started += 1
         self._files = []
+        self._fetched.clear()
         for size in FILE_BYTES:
             seed = f"{self.name}/{self._started}/{size}"
             added = await peer.ask("generate", seed, size)
