@@ -183,7 +183,11 @@ class Limits:
     storage_map_bytes: int = 1 << 40
     """Addresses reserved for the map of an LMDB store, less where the system has less; it doubles when it is full."""
     bitswap_wants_per_peer: int = 1024
-    """Wants remembered of one peer, and asked of one: those for missing blocks go first, then low priorities."""
+    """Wants remembered of one peer: those for missing blocks go first, then low priorities."""
+    bitswap_window_wants: int = 500
+    """Wants asked of one peer at a time: more wait. Servers remember 1,024, and drop what is more without a word."""
+    bitswap_broadcast_peers: int = 32
+    """Peers asked at a time whether they have a block, and peers tried at a time of which nothing is known yet."""
     bitswap_cid_bytes: int = 168
     """The longest CID that is looked at in a message."""
     bitswap_inline_bytes: int = 1024

@@ -29,6 +29,7 @@ FLOW = "unit/sansio/test_yamux_flow::"
 LATE = "unit/sansio/test_yamux_late::"
 LEDGER = "unit/sansio/bitswap/test_ledger::"
 ENGINE = "unit/sansio/bitswap/test_engine::"
+BROADCAST = "unit/sansio/bitswap/test_broadcast::"
 IDENTIFY = "unit/sansio/test_identify::"
 AHEAD = "unit/bitswap/test_ahead::"
 UPGRADE = "sim/test_upgrade_deadlines::"
@@ -154,6 +155,13 @@ BOUNDS: dict[str, tuple[str, ...]] = {
     ),
     "storage_map_bytes": ("unit/blocks/test_lmdb::test_the_map_grows_and_what_was_read_stays_as_it_was",),
     "bitswap_inline_bytes": (LEDGER + "test_a_want_have_of_a_small_block_is_answered_with_the_block",),
+    "bitswap_window_wants": (
+        "unit/sansio/bitswap/test_session::test_no_more_wants_are_asked_of_a_peer_than_its_window_has",
+    ),
+    "bitswap_broadcast_peers": (
+        BROADCAST + "test_where_no_peer_is_known_to_be_useful_a_few_are_asked_whether_they_have_it",
+        BROADCAST + "test_no_more_peers_of_which_nothing_is_known_are_tried_at_a_time_than_the_limit",
+    ),
     "bitswap_ahead_blocks": (AHEAD + "test_no_more_blocks_are_wanted_ahead_than_the_limit",),
     "bitswap_ahead_bytes": (AHEAD + "test_blocks_that_wait_for_their_turn_stay_within_their_bytes",),
     "bitswap_batch_bytes": (ENGINE + "test_a_batch_holds_what_fits_into_its_bytes",),

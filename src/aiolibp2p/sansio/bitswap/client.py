@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.sansio.bitswap.message import Message, Presence
+from aiolibp2p.sansio.bitswap.received import Cause, Received
 from aiolibp2p.sansio.bitswap.session import Session
 from aiolibp2p.sansio.bitswap.wantlist import Wantlist
 
@@ -20,20 +20,6 @@ P = TypeVar("P", bound=Hashable)
 
 REPAIR_LOOKS = 2
 """How often within `Timeouts.bitswap_repair` wants without an answer are looked for."""
-
-
-@dataclass(slots=True)
-class Received:
-    """What has come, in all."""
-
-    blocks: int = 0
-    block_bytes: int = 0
-    """Wanted blocks."""
-    duplicates: int = 0
-    duplicate_bytes: int = 0
-    """Blocks that nobody wanted, or wanted any more."""
-    haves: int = 0
-    dont_haves: int = 0
 
 
 class Client(Generic[P]):
@@ -72,7 +58,7 @@ class Client(Generic[P]):
 
     def session(self, peers: Iterable[P], now: float) -> Session[P]:
         """Open a session that asks these peers, of those that are connected; `close` ends it."""
-        session: Session[P] = Session(self._limits, self._timeouts, self._interest)
+        session: Session[P] = Session(self._limits, self._timeouts, self._interest, self.received)
         self._sessions[session] = None
         for peer in peers:
             self.add_peer(session, peer, now)
@@ -109,13 +95,13 @@ class Client(Generic[P]):
     def received_block(self, peer: P, multihash: bytes, n_bytes: int, now: float) -> list[tuple[Session[P], bytes]]:
         """Take note of a verified block; return who wanted it, and by which CID. An empty list: drop the block."""
         interested = list(self._interest.get(multihash, ()))
-        if not interested:
-            self.received.duplicates += 1
-            self.received.duplicate_bytes += n_bytes
-            return []
-        self.received.blocks += 1
-        self.received.block_bytes += n_bytes
         wantlist = self._wantlists.get(peer)
+        if not interested:
+            cause, counts = (Cause.UNASKED, None) if wantlist is None else wantlist.take_owed(multihash)
+            for received in (self.received,) if counts is None else (self.received, counts):
+                received.duplicate(cause, n_bytes)
+            return []
+        self.received.block(n_bytes)
         if wantlist is not None:
             for _, cid in interested:
                 wantlist.received_block(cid)

@@ -1,13 +1,18 @@
 """Which want goes to which peer: related wants, several peers, and what each has shown itself to be.
 
-A block is asked of one peer at a time, the one expected to deliver first; others are asked whether they have it while
-nobody is known to. A peer gets as many wants as fit in its window. Its answers are timed from when a want has become
-the oldest one there, since a server answers one after the other. When the oldest gets no answer in time, all that was
-asked of a silent peer is asked elsewhere too, and of a peer that answers younger wants the oldest. What was asked stays
-asked, so that a late block still counts.
+A block is asked of one peer, the one expected to deliver first. While nobody is known to have it others are asked
+whether they do: those that were useful before or, where there is none, a few. A peer gets as many wants as fit in its
+window. Its answers are timed from when a want has become the oldest one there, since a server answers one after the
+other. Twice somebody else is asked:
 
-A want is queued (to be asked of somebody), asked (of one peer that is expected to answer), standing (only with peers
-that did not answer in time) or exhausted (every peer of the session has said DONT_HAVE).
+- When the peer is silent for longer than it is before 95 of 100 answers, for the oldest want, and as the silence lasts
+  for ever more, one other peer is asked as well: a hedge. Of all blocks a twentieth may be hedged, and a few more.
+- When it does not answer in time, it is presumed not to have what it was asked for, as if it had said DONT_HAVE: all of
+  it, or, where it answers younger wants, the oldest. What was asked stays asked, so that a late block still counts, and
+  a peer that speaks again is expected to deliver again.
+
+A want is queued (to be asked of somebody), asked (of a peer that is expected to answer), standing (with peers that did
+not answer in time, and nobody else) or exhausted (every peer of the session has said DONT_HAVE).
 """
 
 from __future__ import annotations
@@ -21,38 +26,31 @@ from typing import Generic, TypeVar
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.sansio.bitswap.candidate import Candidate
 from aiolibp2p.sansio.bitswap.cids import wanted_multihash
+from aiolibp2p.sansio.bitswap.received import Received
+from aiolibp2p.sansio.bitswap.wanted import Rank, Want, cause_of, rank_of
 from aiolibp2p.sansio.bitswap.wantlist import Wantlist
 
 P = TypeVar("P", bound=Hashable)
 
 LOOKED_AT = 1024
 """Queued wants looked at to find one for a peer that is free."""
-
-
-class _Want(Generic[P]):
-    """One wanted CID."""
-
-    __slots__ = ("absent", "asked", "have", "late", "multihash", "told")
-
-    def __init__(self, multihash: bytes) -> None:
-        self.multihash = multihash
-        self.asked: P | None = None
-        """Who is expected to send the block."""
-        self.told: dict[P, None] = {}
-        """Everybody whose wantlist has it."""
-        self.late: set[P] = set()
-        """Who did not send it in time."""
-        self.have: set[P] = set()
-        self.absent: set[P] = set()
+PAIRS_LOOKED_AT = 16 * LOOKED_AT
+"""The same, times the peers that each could be asked of."""
+HEDGES = 32
+"""Wants of a session that may be hedged before any block has come."""
+HEDGED_OF = 20
+"""Of so many blocks that come, one more may be hedged."""
 
 
 class Session(Generic[P]):
     """Wants that belong together, and the peers that may have their blocks.
 
     Args:
-        limits: `bitswap_cid_bytes`, `bitswap_batch_bytes`, and `yamux_window_max`, the bytes asked of a peer at a time.
+        limits: `bitswap_cid_bytes`, `bitswap_batch_bytes`, `bitswap_broadcast_peers`, and `yamux_window_max`, the bytes
+            asked of a peer at a time.
         timeouts: `bitswap_answer` bounds the wait for one peer.
         interest: where the session enters what it wants, by multihash; shared by all sessions.
+        in_all: what all sessions have received; the session counts its hedges and what it presumes there too.
     """
 
     def __init__(
@@ -60,16 +58,21 @@ class Session(Generic[P]):
         limits: Limits,
         timeouts: Timeouts,
         interest: dict[bytes, dict[tuple[Session[P], bytes], None]] | None = None,
+        in_all: Received | None = None,
     ) -> None:
+        self.received = Received()
+        """What has come of what this session wanted."""
         self.progress_at = -math.inf
         """When a peer last sent something that was waited for."""
         self._limits = limits
         self._timeouts = timeouts
         self._interest = {} if interest is None else interest
-        self._wants: dict[bytes, _Want[P]] = {}
+        self._wants: dict[bytes, Want[P]] = {}
         self._queue: OrderedDict[bytes, None] = OrderedDict()
         self._peers: dict[P, Candidate[P]] = {}
         self._exhausted: dict[bytes, None] = {}
+        self._unlocated: dict[bytes, None] = {}
+        self._in_all = Received() if in_all is None else in_all
 
     def __len__(self) -> int:
         return len(self._wants)
@@ -97,7 +100,7 @@ class Session(Generic[P]):
         """
         fresh = {cid: wanted_multihash(cid, self._limits.bitswap_cid_bytes) for cid in cids if cid not in self._wants}
         for cid, multihash in fresh.items():
-            self._wants[cid] = _Want(multihash)
+            self._wants[cid] = Want(multihash)
             self._interest.setdefault(multihash, {})[self, cid] = None
             self._queue[cid] = None
             self._check_exhausted(cid, self._wants[cid])
@@ -123,6 +126,7 @@ class Session(Generic[P]):
         self._peers[wantlist.peer] = Candidate(wantlist, self._limits, self._timeouts)
         self._requeue([cid for cid, want in self._wants.items() if want.asked is None])
         self._exhausted.clear()
+        self._unlocated.clear()
         self._ask(now)
 
     def remove_peer(self, peer: P, now: float) -> None:
@@ -133,11 +137,9 @@ class Session(Generic[P]):
         for cid, want in self._wants.items():
             want.have.discard(peer)
             want.absent.discard(peer)
-            want.late.discard(peer)
-            if want.told.pop(peer, 0) is None:
-                record.wantlist.unwant(self, cid)
-            if want.asked == peer:
-                want.asked = None
+            want.presumed.discard(peer)
+            self._untell(record, cid, want)
+            want.expect_no_more(peer)
             if want.asked is None:
                 self._check_exhausted(cid, want)
         self._requeue([cid for cid, want in self._wants.items() if want.asked is None])
@@ -151,6 +153,19 @@ class Session(Generic[P]):
         found = [cid for cid in self._exhausted if cid in self._wants]
         self._exhausted.clear()
         return found
+
+    def unlocated(self) -> list[bytes]:
+        """Return, once each, what every peer has said, or is presumed, not to have: what is exhausted is among it."""
+        found = [cid for cid in self._unlocated if cid in self._wants]
+        self._unlocated.clear()
+        return found
+
+    def check_exhausted(self, cid: bytes) -> None:
+        """Let `exhausted` return a CID once more, if it is so still: what it was said for came to nothing."""
+        want = self._wants.get(cid)
+        if want is not None:
+            self._check_exhausted(cid, want)
+            self._unlocated.pop(cid, None)
 
     # -- what peers say ----------------------------------------------------------------------------------------------
 
@@ -167,11 +182,12 @@ class Session(Generic[P]):
         if want is None:
             return False
         self.progress_at = now
+        self.received.block(n_bytes)
         record = self._peers.get(peer)
         if record is not None:
             record.received_block(cid, n_bytes, now)
             self._heard(record, now)
-        self._remove(cid, want, now)
+        self._remove(cid, want, now, sent_by=peer)
         self._ask(now)
         return True
 
@@ -182,22 +198,28 @@ class Session(Generic[P]):
         if want is None or record is None:
             return
         self.progress_at = now
+        told_at = want.told.get(peer)
+        after = None if told_at is None or peer in want.have or peer in want.absent else now - told_at
         if have:
-            record.received_have()
+            self.received.haves += 1
+            record.received_have(after)
             want.absent.discard(peer)
             want.have.add(peer)
-            if want.asked != peer and peer not in want.late:
+            if peer not in want.wanted_of:
+                want.presumed.discard(peer)
                 self._untell(record, cid, want)
         else:
-            record.received_dont_have(cid, now)
+            self.received.dont_haves += 1
+            record.received_dont_have(cid, after, now)
             want.absent.add(peer)
             want.have.discard(peer)
-            want.late.discard(peer)
-            if want.asked == peer:
-                want.asked = None
+            want.presumed.discard(peer)
+            want.expect_no_more(peer)
             # The peer remembers the want, and tells when it gets the block; but not at the cost of new wants.
             if record.wantlist.room < len(record.wantlist):
                 self._untell(record, cid, want)
+            if want.asked is not None and not want.have:
+                self._ask_whether(cid, want, now)
         self._heard(record, now)
         if want.asked is None:
             self._requeue([cid])
@@ -208,16 +230,31 @@ class Session(Generic[P]):
 
     def next_timeout(self) -> float:
         """Return when `handle_timeout` has something to do; `math.inf` for never."""
-        return min((record.deadline() for record in self._peers.values()), default=math.inf)
+        when = min((record.deadline() for record in self._peers.values()), default=math.inf)
+        if len(self._peers) > 1:  # else there is nobody to hedge with
+            when = min(when, *(record.hedge_at() for record in self._peers.values()))
+        return when
 
     def handle_timeout(self, now: float) -> None:
         """Ask elsewhere for what was not answered in time."""
         for peer, record in self._peers.items():
             late = record.late(now)
+            self.received.presumed_absent += len(late)
+            self._in_all.presumed_absent += len(late)
+            unasked = []
             for cid in late:
-                self._wants[cid].asked = None
-                self._wants[cid].late.add(peer)
-            self._requeue(late)
+                want = self._wants[cid]
+                want.presumed.add(peer)
+                want.expect_no_more(peer)
+                if want.asked is None:
+                    unasked.append(cid)
+            self._requeue(unasked)
+            for cid in unasked:
+                self._check_exhausted(cid, self._wants[cid])
+        if len(self._peers) > 1:
+            for peer, record in self._peers.items():
+                for cid in record.hedges(now):
+                    self._hedge(peer, cid, now)
         self._ask(now)
 
     # -- whom to ask -------------------------------------------------------------------------------------------------
@@ -234,9 +271,9 @@ class Session(Generic[P]):
         if not free or not self._queue:
             return
         settled = []
-        for cid in islice(self._queue, LOOKED_AT):
+        for cid in islice(self._queue, min(LOOKED_AT, 1 + PAIRS_LOOKED_AT // len(self._peers))):
             want = self._wants[cid]
-            record, possible = self._choose(want)
+            record, possible = self._choose(want, now)
             if record is not None:
                 self._ask_of(record, cid, want, now)
                 settled.append(cid)
@@ -249,73 +286,132 @@ class Session(Generic[P]):
         for cid in settled:
             del self._queue[cid]
 
-    def _choose(self, want: _Want[P]) -> tuple[Candidate[P] | None, bool]:
+    def _choose(self, want: Want[P], now: float) -> tuple[Candidate[P] | None, bool]:
         """Return who is to be asked now, and whether somebody may be asked later."""
         best: Candidate[P] | None = None
-        best_rank: tuple[bool, bool, bool, float, int] | None = None
+        best_rank: tuple[bool, Rank] | None = None
         possible = answering = False
+        quickest = self._quickest()
+        tried = sum(record.unknown and record.expected > 0 for record in self._peers.values())
         for peer, record in self._peers.items():
-            if peer in want.absent or peer in want.late:
+            if want.lacked_by(peer):
                 continue
             possible = True
-            answering = answering or not record.silent
-            if record.free:
-                n = record.expected
-                rank = record.silent, peer not in want.have, not record.trusted, (n + 1) * record.interval, n
+            poor = record.silent or (record.barren and peer not in want.have)
+            answering = answering or not poor
+            # Where enough are being tried, one of those answers soon, or is late.
+            if record.free and (tried < self._limits.bitswap_broadcast_peers or record.expected or not record.unknown):
+                rank = poor, rank_of(record, want, quickest, now)
                 if best_rank is None or rank < best_rank:
                     best, best_rank = record, rank
-        if best is not None and best.silent and answering:
+        if best_rank is not None and best_rank[0] and answering:
             return None, True  # better wait for one that answers
         return best, possible
 
-    def _ask_of(self, record: Candidate[P], cid: bytes, want: _Want[P], now: float) -> None:
+    def _quickest(self) -> float:
+        """Return what the best peer needs for a block: so much is expected of one that has sent none yet."""
+        return min((its.interval for its in self._peers.values() if its.interval is not None), default=0.0)
+
+    def _ask_of(self, record: Candidate[P], cid: bytes, want: Want[P], now: float) -> None:
         peer = record.wantlist.peer
         record.expect(cid, now)
+        record.wantlist.want(self, cid, urgent=bool(want.wanted_of))
         want.asked = peer
-        want.told[peer] = None
-        record.wantlist.want(self, cid)
-        if record.trusted or peer in want.have:
+        want.told.setdefault(peer, now)
+        want.wanted_of.add(peer)
+        if not record.trusted and peer not in want.have:
+            self._ask_whether(cid, want, now)
+
+    def _ask_whether(self, cid: bytes, want: Want[P], now: float) -> None:
+        """Ask more peers whether they have it: useful ones, or, where none of those may have it, a few others."""
+        useful: list[Candidate[P]] = []
+        others: list[Candidate[P]] = []
+        room = self._limits.bitswap_broadcast_peers
+        useful_asked = False
+        for peer, record in self._peers.items():
+            if want.lacked_by(peer) or peer in want.have:
+                continue
+            if peer in want.told:
+                room -= peer not in want.wanted_of
+                useful_asked = useful_asked or record.wantlist.useful
+            elif record.wantlist.supports_have and record.wantlist.room > 0 and not record.silent:
+                (useful if record.wantlist.useful else others).append(record)
+        if not useful and not useful_asked:
+            useful = others
+        for record in useful[: max(room, 0)]:
+            want.told[record.wantlist.peer] = now
+            record.wantlist.want(self, cid, have=True)
+
+    def _hedge(self, peer: P, cid: bytes, now: float) -> None:
+        """Ask a second peer for what `peer` is silent about, if one may have it."""
+        want = self._wants[cid]
+        if want.asked != peer or want.hedge is not None:
             return
-        for other, its in self._peers.items():
-            usable = its.wantlist.supports_have and its.wantlist.room > 0 and not its.silent
-            if usable and other not in want.told and other not in want.absent:
-                want.told[other] = None
-                its.wantlist.want(self, cid, have=True)
+        if self.received.hedges >= HEDGES + self.received.blocks // HEDGED_OF:
+            return
+        best: Candidate[P] | None = None
+        best_rank: Rank | None = None
+        quickest = self._quickest()
+        for other, record in self._peers.items():
+            usable = record.wantlist.room > 0 and not record.silent and (other in want.have or record.trusted)
+            if usable and other != peer and other not in want.wanted_of and not want.lacked_by(other):
+                rank = rank_of(record, want, quickest, now)
+                if best_rank is None or rank < best_rank:
+                    best, best_rank = record, rank
+        if best is not None:
+            self.received.hedges += 1
+            self._in_all.hedges += 1
+            best.expect(cid, now)
+            best.wantlist.want(self, cid, urgent=True)
+            want.hedge = best.wantlist.peer
+            want.told.setdefault(want.hedge, now)
+            want.wanted_of.add(want.hedge)
 
     def _heard(self, record: Candidate[P], now: float) -> None:
         """Take note that a peer answers; what it had not answered in time is expected of it again."""
-        record.heard_at = now
+        record.heard(now)
         if not record.silent:
             return
         record.silent = False
         peer = record.wantlist.peer
         for cid, want in self._wants.items():
-            if peer in want.late:
-                want.late.discard(peer)
+            if peer in want.presumed:
+                want.presumed.discard(peer)
                 if want.asked is None:
                     self._queue.pop(cid, None)
                     record.expect(cid, now)
                     want.asked = peer
 
-    def _untell(self, record: Candidate[P], cid: bytes, want: _Want[P]) -> None:
-        if want.told.pop(record.wantlist.peer, 0) is None:
+    def _untell(self, record: Candidate[P], cid: bytes, want: Want[P]) -> None:
+        peer = record.wantlist.peer
+        if want.told.pop(peer, None) is not None:
+            want.wanted_of.discard(peer)
             record.wantlist.unwant(self, cid)
 
-    def _remove(self, cid: bytes, want: _Want[P], now: float) -> None:
+    def _remove(self, cid: bytes, want: Want[P], now: float, sent_by: P | None = None) -> None:
         for peer in want.told:
             record = self._peers[peer]
             record.excuse(cid, now)
             record.wantlist.unwant(self, cid)
+            if peer in want.wanted_of and peer != sent_by and peer not in want.absent:
+                record.wantlist.owe(want.multihash, cause_of(want, peer, sent_by), self.received)
         del self._wants[cid]
         self._queue.pop(cid, None)
         self._exhausted.pop(cid, None)
+        self._unlocated.pop(cid, None)
         interested = self._interest[want.multihash]
         del interested[self, cid]
         if not interested:
             del self._interest[want.multihash]
 
-    def _check_exhausted(self, cid: bytes, want: _Want[P]) -> None:
-        if want.asked is None and all(peer in want.absent for peer in self._peers):
-            self._exhausted[cid] = None
-        else:
-            self._exhausted.pop(cid, None)
+    def _check_exhausted(self, cid: bytes, want: Want[P]) -> None:
+        unasked = want.asked is None
+        _enter(self._exhausted, cid, unasked and all(peer in want.absent for peer in self._peers))
+        _enter(self._unlocated, cid, unasked and all(want.lacked_by(peer) for peer in self._peers))
+
+
+def _enter(entries: dict[bytes, None], cid: bytes, present: bool) -> None:
+    if present:
+        entries[cid] = None
+    else:
+        entries.pop(cid, None)

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.sansio.bitswap.message import PRIORITY_MAX, Entry, Message
+from aiolibp2p.sansio.bitswap.received import Cause, Received
 
 P = TypeVar("P", bound=Hashable)
 
@@ -20,7 +21,7 @@ class Wantlist(Generic[P]):
 
     Args:
         peer: whatever the shell calls it.
-        limits: `bitswap_wants_per_peer` is what the peer is believed to keep; half of it is used.
+        limits: `bitswap_window_wants` is how many are wanted of the peer at a time.
         timeouts: `bitswap_repair`.
         supports_have: whether the peer speaks Bitswap 1.2.0; to others no want-have is sent.
         to_write: where the wantlist puts its peer when there is a message to send; shared by all wantlists.
@@ -31,8 +32,9 @@ class Wantlist(Generic[P]):
     ) -> None:
         self.peer = peer
         self.supports_have = supports_have
-        self._most = max(1, limits.bitswap_wants_per_peer // 2)
-        self._message_entries = limits.bitswap_wants_per_peer
+        self.useful = False
+        """Whether the peer has sent a block that was wanted, or said HAVE, since it was connected."""
+        self._most = limits.bitswap_window_wants
         self._repair_after = timeouts.bitswap_repair
         self._to_write = to_write
         self._desired: dict[bytes, dict[object, bool]] = {}
@@ -40,6 +42,8 @@ class Wantlist(Generic[P]):
         self._told: dict[bytes, tuple[bool, float]] = {}
         """Whether it was told as a want-have, and when, oldest first."""
         self._changed: dict[bytes, None] = {}
+        self._urgent: set[bytes] = set()
+        self._owed: dict[bytes, tuple[Cause, Received]] = {}
         self._sending: Message | None = None
         self._full = True
         self._priority = PRIORITY_MAX
@@ -55,12 +59,23 @@ class Wantlist(Generic[P]):
         """How many more CIDs may be wanted of the peer, so that it drops none silently."""
         return self._most - max(len(self._desired), len(self._told))
 
-    def want(self, owner: object, cid: bytes, *, have: bool = False) -> None:
-        """Want a CID for `owner`: its block, or, with `have`, to know whether the peer has it."""
+    @property
+    def most(self) -> int:
+        """How many CIDs may be wanted of the peer at a time."""
+        return self._most
+
+    def want(self, owner: object, cid: bytes, *, have: bool = False, urgent: bool = False) -> None:
+        """Want a CID for `owner`: its block, or, with `have`, to know whether the peer has it.
+
+        Args:
+            urgent: whether it goes before all that the peer was told of so far.
+        """
         owners = self._desired.get(cid)
         if owners is None:
             owners = self._desired[cid] = {}
         owners[owner] = have
+        if urgent:
+            self._urgent.add(cid)
         self._change(cid)
 
     def unwant(self, owner: object, cid: bytes) -> None:
@@ -68,7 +83,18 @@ class Wantlist(Generic[P]):
         owners = self._desired.get(cid)
         if owners is not None and owners.pop(owner, None) is not None and not owners:
             del self._desired[cid]
+            self._urgent.discard(cid)
             self._change(cid)
+
+    def owe(self, multihash: bytes, cause: Cause, received: Received) -> None:
+        """Remember that the peer may still send this block, though nobody wants it any more, and who counts it then."""
+        if len(self._owed) >= self._most:
+            del self._owed[next(iter(self._owed))]
+        self._owed[multihash] = cause, received
+
+    def take_owed(self, multihash: bytes) -> tuple[Cause, Received | None]:
+        """Return, and forget, why this block came that nobody wants, and who had wanted it."""
+        return self._owed.pop(multihash, (Cause.UNASKED, None))
 
     def received_block(self, cid: bytes) -> None:
         """Take note that the peer has sent the block, and so forgotten the want."""
@@ -164,7 +190,8 @@ class Wantlist(Generic[P]):
     def _entry(self, cid: bytes) -> Entry:
         # Highest first: a server that orders by priority answers in the order in which we asked.
         self._priority -= 1
-        return Entry(cid, self._priority, False, self._want_have(cid), True)
+        priority = PRIORITY_MAX if cid in self._urgent else self._priority
+        return Entry(cid, priority, False, self._want_have(cid), True)
 
     def _want_have(self, cid: bytes) -> bool:
         return all(self._desired[cid].values())

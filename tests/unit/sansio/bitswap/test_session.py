@@ -156,20 +156,21 @@ def test_no_more_bytes_are_asked_of_a_peer_than_a_stream_holds() -> None:
     assert 3 <= len(fetching.lists["a"]) <= 5
 
 
-def test_no_more_wants_are_asked_of_a_peer_than_half_of_what_it_remembers() -> None:
-    fetching = Fetching("a", bitswap_wants_per_peer=40)
+def test_no_more_wants_are_asked_of_a_peer_than_its_window_has() -> None:
+    fetching = Fetching("a", bitswap_window_wants=20)
     fetching.want(*range(600))
     for n in range(100):
         fetching.block("a", n, 10)
-    assert len(fetching.lists["a"]) == 20
+        assert 15 <= len(fetching.lists["a"]) <= 20
 
 
 def test_blocks_are_asked_for_in_order() -> None:
-    fetching = Fetching("a", bitswap_wants_per_peer=8)
+    fetching = Fetching("a", bitswap_window_wants=4)
     fetching.want(*range(10))
     assert list(fetching.lists["a"]._desired) == [cid(n) for n in range(4)]
     fetching.block("a", 2)
-    assert list(fetching.lists["a"]._desired) == [cid(n) for n in (0, 1, 3, 4)]
+    fetching.block("a", 1)
+    assert list(fetching.lists["a"]._desired) == [cid(n) for n in (0, 3, 4, 5)]
 
 
 def test_peers_are_given_work_in_proportion_to_their_rates() -> None:
@@ -282,7 +283,7 @@ def test_a_peer_that_is_gone_is_replaced() -> None:
 
 
 def test_dont_haves_that_pile_up_are_not_left_with_the_peer() -> None:
-    fetching = Fetching("a", bitswap_wants_per_peer=16)
+    fetching = Fetching("a", bitswap_window_wants=8)
     for n in range(100):
         fetching.want(n)
         fetching.say("a", n, False)

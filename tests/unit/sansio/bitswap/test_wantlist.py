@@ -202,8 +202,8 @@ def test_a_want_without_an_answer_is_told_again_after_a_while() -> None:
     assert told(wanting.tell()) == [(cid(2), False, False)]
 
 
-def test_half_of_what_a_peer_remembers_is_used() -> None:
-    wanting = Wanting(bitswap_wants_per_peer=8)
+def test_wants_that_a_peer_may_still_remember_take_room_in_its_window() -> None:
+    wanting = Wanting(bitswap_window_wants=4)
     assert wanting.wantlist.room == 4
     for n in range(3):
         wanting.wantlist.want("s", cid(n))
