@@ -233,10 +233,13 @@ class SystemNames:
 
 
 def _nameserver(text: str) -> tuple[str, int]:
-    host, separator, port = text.rpartition(":")
-    if not separator or (":" in host and not host.startswith("[")):
-        host, port = text, str(_DNS_PORT)
-    return str(ip_address(host.strip("[]"))), int(port)
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    return str(ip_address(host)), int(port or _DNS_PORT)
 
 
 def _new_resolver(nameservers: Sequence[tuple[str, int]] | None) -> Resolver:

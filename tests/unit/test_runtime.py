@@ -13,6 +13,7 @@ from aiolibp2p.runtime import (
     LoopNet,
     Runtime,
     SystemEntropy,
+    SystemNames,
     is_link_local,
     is_temporary,
     os_error_text,
@@ -89,7 +90,9 @@ async def test_a_name_is_resolved_for_one_family_or_both() -> None:
     assert await names.resolve("8.8.4.4", None) == ["8.8.4.4"]
 
 
-async def test_a_nameserver_is_an_address() -> None:
+async def test_a_nameserver_is_an_address_with_a_port_where_that_is_not_53() -> None:
+    names = SystemNames(current_loop(), ["9.9.9.9", "127.0.0.1:5353", "::1", "[::1]:5353", "[::1]"])
+    assert names._nameservers == [("9.9.9.9", 53), ("127.0.0.1", 5353), ("::1", 53), ("::1", 5353), ("::1", 53)]
     for text in ("nonsense", "nonsense:53", "127.0.0.1:x", ""):
         with pytest.raises(ValueError, match=r"."):
             Runtime.system(nameservers=[text])

@@ -33,7 +33,8 @@ class ListenAddresses:
 
     def add(self, address: Multiaddr) -> None:
         """Take note of an address as a listening socket has it."""
-        self._bound.append(address)
+        if address not in self._bound:
+            self._bound.append(address)
         endpoint = address.tcp_endpoint
         if endpoint is None:
             return
@@ -45,6 +46,8 @@ class ListenAddresses:
 
     def reachable(self) -> list[Multiaddr]:
         """Return all of them, each once; an unspecified one as those of its family that this machine has."""
+        if not self._everywhere:
+            return list(self._bound)
         found: dict[Multiaddr, None] = {}
         for address in self._bound:
             endpoint = address.tcp_endpoint
