@@ -77,7 +77,7 @@ async def run(words: list[str]) -> Answer:
             async with host.run([Multiaddr(LISTEN)]):
                 context = Context(host=host, address=address, args=args, report="report" in flags, **numbers)
                 answer |= await (COMMANDS | FETCHING)[name](context)
-                # Closing the host politely sleeps half a second, which is most of what a command takes.
+                # Closing the host politely sleeps for as long as all the rest of a command takes.
                 scope.cancel()
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
