@@ -34,8 +34,8 @@ RESET = "/reset/1.0.0"
 LISTEN = "/ip4/127.0.0.1/tcp/0"
 PACKAGE = "aiolibp2p"
 STRANGERS_AT_ONCE = 4
-PEERS_REMEMBERED = 1024
-"""Fewer than by default, so that what is remembered of peers is full before a soak, and not in the course of it."""
+PEERS_REMEMBERED = 96
+"""Fewer than by default, so that the peerstore is full, of peers that were dialled, after ten minutes and not hours."""
 
 Answer = dict[str, Any]
 
