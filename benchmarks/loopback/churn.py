@@ -99,36 +99,52 @@ def attack(program: Churner, row: str, address: str, count: int) -> Answer:
     return answer
 
 
-def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure one row.
+class Programs:
+    """The server, what attacks it and the honest dialler, from when it is entered to its end."""
 
-    Raises:
-        PeerProgramError: a program failed, or a round did.
-    """
-    remember = options.warm_up // 2 if row == "strangers" else Limits().peers_remembered
-    settle_seconds = options.upgrade + Timeouts().close + 5
-    with ExitStack() as stack:
-        bounds = ("--upgrade", options.upgrade, "--remember", remember)
-        server = stack.enter_context(closing(Churner("the server", "serve", options.loop, *bounds)))
-        address = str(server.next_line(START_SECONDS)["addr"])
-        attacker, dialler = (
-            stack.enter_context(closing(Churner(name, "session", options.loop)))
-            for name in ("the attacker", "the honest dialler")
-        )
-        before = level(server, settle_seconds)
-        with Honest(dialler, address):
-            warmed = attack(attacker, row, address, options.warm_up)
-        warm = level(server, settle_seconds)
-        with Honest(dialler, address) as honest:
-            full = attack(attacker, row, address, options.count)
-        after = level(server, settle_seconds)
-    return {
-        "warm_up": warmed,
-        "full": full,
-        "levels": {"before": before, "after_the_warm_up": warm, "after_all": after},
-        "honest": {"milliseconds": honest.milliseconds, "failures": honest.failures},
-        "goals": goals(warm, after, honest),
-    }
+    def __init__(self, loop: str, upgrade: float, remember: int) -> None:
+        self._stack = ExitStack()
+        self._loop = loop
+        self._bounds = ("--upgrade", upgrade, "--remember", remember)
+        self._settle_seconds = upgrade + Timeouts().close + 5
+
+    def __enter__(self) -> Programs:
+        with ExitStack() as stack:
+            self._server = stack.enter_context(closing(Churner("the server", "serve", self._loop, *self._bounds)))
+            self._attacker, self._dialler = (
+                stack.enter_context(closing(Churner(name, "session", self._loop)))
+                for name in ("the attacker", "the honest dialler")
+            )
+            self._address = str(self._server.next_line(START_SECONDS)["addr"])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def measure(self, row: str, warm_up: int, count: int) -> dict[str, Any]:
+        """Measure one row.
+
+        Raises:
+            PeerProgramError: a program failed, or a round did.
+        """
+        before = level(self._server, self._settle_seconds)
+        honest = Honest(self._dialler, self._address)
+        with honest:
+            warmed = attack(self._attacker, row, self._address, warm_up)
+        warm = level(self._server, self._settle_seconds)
+        meanwhile = Honest(self._dialler, self._address)
+        with meanwhile:
+            full = attack(self._attacker, row, self._address, count)
+        after = level(self._server, self._settle_seconds)
+        meanwhile.failures += honest.failures
+        return {
+            "warm_up": warmed,
+            "full": full,
+            "levels": {"before": before, "after_the_warm_up": warm, "after_all": after},
+            "honest": {"milliseconds": meanwhile.milliseconds, "failures": meanwhile.failures},
+            "goals": goals(warm, after, meanwhile),
+        }
 
 
 def goals(warm: Answer, after: Answer, honest: Honest) -> list[dict[str, Any]]:
@@ -178,7 +194,9 @@ def main() -> int:
     for row in options.only:
         print(f"{row}: {options.count}", flush=True)
         try:
-            rows[row] = measure(row, options)
+            remember = options.warm_up // 2 if row == "strangers" else Limits().peers_remembered
+            with Programs(options.loop, options.upgrade, remember) as programs:
+                rows[row] = programs.measure(row, options.warm_up, options.count)
         except PeerProgramError as error:
             failures.append(f"{row}: {error}")
             print(failures[-1], flush=True)

@@ -5,25 +5,30 @@ The measurement `benchmarks/loopback/churn.py` is the same, ten times as long.
 
 from __future__ import annotations
 
-from argparse import Namespace
+from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.loopback.churn import ROWS, measure
+from benchmarks.loopback.churn import ROWS, Programs
 
 pytestmark = [pytest.mark.sockets, pytest.mark.slow]
 
-COUNTS = {"silent": (300, 1500), "rounds": (150, 450), "strangers": (150, 300)}
+COUNTS = {"silent": (300, 1200), "rounds": (100, 250), "strangers": (100, 200)}
 """Of the warm-up and of all; whole connections take a processor longer than silent sockets do."""
 RSS_ANON_MOST = 1.1
-"""A shorter warm-up leaves more of what is allocated once for afterwards."""
+"""A short warm-up leaves more of what is allocated once for afterwards."""
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Programs]:
+    with Programs("asyncio", upgrade=1.0, remember=50) as running:
+        yield running
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_who_comes_and_goes_leaves_nothing_and_an_honest_dial_gets_in_meanwhile(row: str) -> None:
+def test_who_comes_and_goes_leaves_nothing_and_an_honest_dial_gets_in_meanwhile(row: str, programs: Programs) -> None:
     """Case 3: T20: silent sockets, peers that come again, and peers that nobody has seen before."""
-    warm_up, count = COUNTS[row]
-    found = measure(row, Namespace(count=count, warm_up=warm_up, upgrade=1.0, loop="asyncio"))
+    found = programs.measure(row, *COUNTS[row])
     before, warm, after = found["levels"].values()
     for what in ("tasks", "descriptors", "sockets", "pending", "connections", "streams"):
         assert before[what] == warm[what] == after[what], what

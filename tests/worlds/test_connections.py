@@ -24,7 +24,7 @@ from tests.support.worlds import World, against_raw, echoed, link_of, pair, sess
 
 WINDOW = 256 << 10
 AT_ONCE = 100
-ROUNDS = 100
+ROUNDS = 40
 UNKNOWN = ("/unknown/1.0.0", "/another/1.0.0")
 
 
