@@ -74,6 +74,10 @@ class Timeouts:
     """How often all wants are said again, in case the peer has lost them."""
     bitswap_answer: float = 5.0
     """A peer that says nothing to a want for this long: another is asked."""
+    bitswap_search: float = 10.0
+    """A search for peers that have a block: those found by then are tried."""
+    bitswap_search_again: float = 60.0
+    """A block for which peers were searched is not searched for again for this long."""
     bitswap_fetch: float = 60.0
     """A block that is wanted while no peer sends anything for this long: DeadlineError."""
     bitswap_reopen: float = 1.0
@@ -188,6 +192,10 @@ class Limits:
     """Wants asked of one peer at a time: more wait. Servers remember 1,024, and drop what is more without a word."""
     bitswap_broadcast_peers: int = 32
     """Peers asked at a time whether they have a block, and peers tried at a time of which nothing is known yet."""
+    bitswap_searches: int = 4
+    """Searches for peers that have a block, of one session at a time: others wait."""
+    bitswap_providers: int = 10
+    """Peers taken from one search: it ends."""
     bitswap_cid_bytes: int = 168
     """The longest CID that is looked at in a message."""
     bitswap_inline_bytes: int = 1024

@@ -32,6 +32,8 @@ ENGINE = "unit/sansio/bitswap/test_engine::"
 BROADCAST = "unit/sansio/bitswap/test_broadcast::"
 IDENTIFY = "unit/sansio/test_identify::"
 AHEAD = "unit/bitswap/test_ahead::"
+ARRIVALS = "unit/bitswap/test_arrivals::"
+SEARCHING = "unit/bitswap/test_searching::"
 UPGRADE = "sim/test_upgrade_deadlines::"
 OF_STREAMS = "sim/test_stream_deadlines::"
 OF_CONNECTIONS = "sim/test_connection_deadlines::"
@@ -162,8 +164,16 @@ BOUNDS: dict[str, tuple[str, ...]] = {
         BROADCAST + "test_where_no_peer_is_known_to_be_useful_a_few_are_asked_whether_they_have_it",
         BROADCAST + "test_no_more_peers_of_which_nothing_is_known_are_tried_at_a_time_than_the_limit",
     ),
-    "bitswap_ahead_blocks": (AHEAD + "test_no_more_blocks_are_wanted_ahead_than_the_limit",),
-    "bitswap_ahead_bytes": (AHEAD + "test_blocks_that_wait_for_their_turn_stay_within_their_bytes",),
+    "bitswap_searches": (SEARCHING + "test_a_few_searches_run_at_a_time_and_the_others_follow",),
+    "bitswap_providers": (SEARCHING + "test_no_more_peers_are_taken_from_one_search_than_the_limit",),
+    "bitswap_ahead_blocks": (
+        AHEAD + "test_no_more_blocks_are_wanted_ahead_than_the_limit",
+        ARRIVALS + "test_while_nobody_reads_no_more_blocks_are_wanted_than_the_limit_and_no_more_cids_are_taken",
+    ),
+    "bitswap_ahead_bytes": (
+        AHEAD + "test_blocks_that_wait_for_their_turn_stay_within_their_bytes",
+        ARRIVALS + "test_while_nobody_reads_twice_the_bytes_of_the_limit_are_held_and_the_rest_is_wanted_later",
+    ),
     "bitswap_batch_bytes": (ENGINE + "test_a_batch_holds_what_fits_into_its_bytes",),
     "bitswap_loaded_bytes": (ENGINE + "test_nothing_is_loaded_while_as_much_is_held_as_may_be",),
     "bitswap_credit_bytes": (ENGINE + "test_a_byte_of_credit_now_and_then_ends_no_back_off",),
@@ -240,6 +250,10 @@ TIMES: dict[str, tuple[str, ...]] = {
         "unit/sansio/bitswap/test_session::"
         "test_what_a_silent_peer_does_not_answer_is_asked_elsewhere_and_stays_asked_there",
         "unit/bitswap/test_silence::test_a_peer_that_never_answers_costs_the_time_of_one_answer",
+    ),
+    "bitswap_search": (SEARCHING + "test_a_searcher_that_misbehaves_costs_the_time_of_a_search_and_nothing_else",),
+    "bitswap_search_again": (
+        SEARCHING + "test_when_those_that_are_found_lack_it_too_it_is_not_found_and_not_searched_for_again_soon",
     ),
     "bitswap_fetch": ("unit/bitswap/test_silence::test_when_all_are_silent_the_deadline_is_exact",),
     "bitswap_reopen": (AHEAD + "test_a_stream_for_wants_that_was_lost_is_opened_again_after_bitswap_reopen",),

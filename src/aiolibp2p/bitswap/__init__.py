@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aiolibp2p.bitswap.denylist import Denylist
 from aiolibp2p.bitswap.exchange import Bitswap
+from aiolibp2p.bitswap.searching import FindProviders
 from aiolibp2p.bitswap.session import Session
 from aiolibp2p.bitswap.stat import BitswapStat, PeerLedger
 
-__all__ = ["Bitswap", "BitswapStat", "Denylist", "PeerLedger", "Session"]
+__all__ = ["Bitswap", "BitswapStat", "Denylist", "FindProviders", "PeerLedger", "Session"]

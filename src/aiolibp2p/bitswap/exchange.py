@@ -12,6 +12,7 @@ from typing import Self
 from aiolibp2p.bitswap.client import Client
 from aiolibp2p.bitswap.context import Context
 from aiolibp2p.bitswap.denylist import Denylist
+from aiolibp2p.bitswap.searching import FindProviders, Search
 from aiolibp2p.bitswap.server import Server
 from aiolibp2p.bitswap.session import Reaching, Session
 from aiolibp2p.bitswap.stat import BitswapStat, PeerLedger, Traffic
@@ -146,11 +147,18 @@ class Bitswap:
                 yield data
 
     @asynccontextmanager
-    async def session(self, peers: Sequence[Target] = ()) -> AsyncIterator[Session]:
+    async def session(
+        self, peers: Sequence[Target] = (), *, find_providers: FindProviders | None = None
+    ) -> AsyncIterator[Session]:
         """Open a session with these peers, connecting first if need be; with none, with all that are connected.
 
+        Args:
+            find_providers: asked for more peers when all of the session lack a block, or do not answer: an async
+                generator of addresses or peer IDs. Those it gives are connected and asked; no block counts as not
+                found while it searches, for at most `Timeouts.bitswap_search`. What it raises is logged.
+
         Raises:
-            DialError: none of the peers could be reached.
+            DialError: none of the peers could be reached, and there is no `find_providers`.
         Cancellation: the session is closed.
         """
         loop = asyncio.get_running_loop()
@@ -161,11 +169,19 @@ class Bitswap:
             reaching = [loop.create_task(meeting, name="bitswap reach") for meeting in meetings]
         try:
             asked, failure, pending = await _first_reached(reaching)
-            if peers and not asked and failure is not None:
+            if peers and not asked and failure is not None and find_providers is None:
                 raise failure
             async with Session(self.client, asked) as session:
                 session.expect_peers(pending)
-                yield session
+                if find_providers is None:
+                    yield session
+                    return
+                context = self.client.context
+                session.search = Search(find_providers, self._reach_one, session, context, self._host.crashed)
+                try:
+                    yield session
+                finally:
+                    await session.search.close()
         finally:
             for task in reaching:
                 task.cancel()

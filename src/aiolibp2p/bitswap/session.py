@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import lru_cache
+from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+from aiolibp2p.bitswap.arrivals import Arrivals
 from aiolibp2p.bitswap.client import Client
+from aiolibp2p.bitswap.searching import Search
 from aiolibp2p.blocks.cid import Cid
 from aiolibp2p.errors import (
     BlockNotFoundError,
@@ -25,9 +28,11 @@ from aiolibp2p.errors import (
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.net.tasks import begin, begun
 from aiolibp2p.sansio.bitswap.cids import wanted_multihash
+from aiolibp2p.sansio.bitswap.received import Received
 
 Reaching = asyncio.Task[PeerId | Libp2pError]
 """A peer that is being reached: who it is, or why it cannot be asked."""
+T = TypeVar("T")
 _UNSEEN_AHEAD = 32
 """Blocks wanted ahead before the first has shown how large they are."""
 
@@ -49,6 +54,8 @@ class Session:
     """
 
     def __init__(self, client: Client, peers: Iterable[PeerId]) -> None:
+        self.search: Search | None = None
+        """How it finds more peers."""
         self._client = client
         self._clock = client.context.clock
         self._waiting: dict[bytes, list[asyncio.Future[bytes]]] = {}
@@ -60,6 +67,16 @@ class Session:
         self._reaching: set[Reaching] = set()
         self._unwanted_before = client.unwanted_blocks
         self._core = client.open(self, peers)
+
+    @property
+    def received(self) -> Received:
+        """What has come of what this session wanted, and what came twice and why."""
+        return self._core.received
+
+    @property
+    def peers(self) -> list[PeerId]:
+        """The peers that are asked."""
+        return self._core.peers
 
     async def get(self, cid: Cid) -> bytes:
         """Return a block.
@@ -76,12 +93,37 @@ class Session:
         raise BlockNotFoundError(str(cid))
 
     async def get_many(self, cids: Iterable[Cid]) -> AsyncIterator[tuple[Cid, bytes]]:
-        """Yield CIDs with their blocks in the order of `cids`; see `fetch`."""
-        wanted = list(cids)
-        index = 0
-        async for data in self.fetch(wanted):
-            yield wanted[index], data
-            index += 1
+        """Yield CIDs with their blocks as they arrive; `fetch` gives them in order.
+
+        While nobody reads no more is wanted than `Limits.bitswap_ahead_blocks`, nor than fits, by the largest block so
+        far, into `Limits.bitswap_ahead_bytes`. Where twice those bytes have come, since later blocks were larger,
+        what has not is wanted no longer for the time being.
+
+        Raises: as `get`, when a block of which that is known comes to its turn.
+        Cancellation: what was wanted ahead is wanted no longer.
+        """
+        limits = self._client.context.limits
+        coming = iter(cids)
+        came = Arrivals(2 * limits.bitswap_ahead_bytes, self._give_up)
+        ahead, largest = min(_UNSEEN_AHEAD, limits.bitswap_ahead_blocks), 1
+        try:
+            while True:
+                if len(came) <= ahead * 3 // 4:
+                    batch = came.take_again(ahead - len(came))
+                    batch += islice(coming, ahead - len(came) - len(batch))
+                    if batch:
+                        came.expect(batch, await self._ask(batch))
+                if not came.ready:
+                    if not came.waiting:
+                        return
+                    await self._wait(next(iter(came.waiting.values())), came.next())
+                    continue
+                cid, data = came.pop()
+                largest = max(largest, len(data))
+                ahead = max(2, min(limits.bitswap_ahead_blocks, limits.bitswap_ahead_bytes // largest))
+                yield cid, data
+        finally:
+            self._give_up(came.close())
 
     async def fetch(self, cids: Sequence[Cid]) -> AsyncIterator[bytes]:
         """Yield the blocks in the order of `cids`, wanting at most `Limits.bitswap_ahead_blocks` ahead.
@@ -134,6 +176,24 @@ class Session:
             self._reaching.add(task)
             task.add_done_callback(self._reached)
 
+    # -- what a search calls -----------------------------------------------------------------------------------------
+
+    def lacks(self, cid: bytes) -> bool:
+        """Return whether a block is wanted that no peer of the session may have."""
+        return self._core.lacks(cid)
+
+    def found(self, peer_id: PeerId) -> None:
+        """Ask a peer that was found, too."""
+        if self._error is None:
+            self._client.core.add_peer(self._core, peer_id, self._clock.now())
+            self._client.settle()
+
+    def searched(self, cid: bytes) -> None:
+        """Let a block count as not found that all peers lack still."""
+        if self._error is None:
+            self._core.check_exhausted(cid)
+            self._client.settle()
+
     def _reached(self, task: Reaching) -> None:
         self._reaching.discard(task)
         if self._error is None:
@@ -155,9 +215,15 @@ class Session:
 
     def look_at_exhausted(self) -> None:
         """Tell those who wait for a block that no peer of the session has."""
+        search = self.search
+        if search is not None:
+            for cid in self._core.unlocated():
+                search.begin(cid)
         if self._reaching:
             return
         for cid in self._core.exhausted():
+            if search is not None and search.pending(cid):
+                continue
             self._core.unwant([cid], self._clock.now())
             self._resolve(cid, BlockNotFoundError(str(Cid(cid))))
 
@@ -227,7 +293,7 @@ class Session:
             self._client.settle()
         return items
 
-    async def _wait(self, cid: Cid, future: asyncio.Future[bytes]) -> bytes:
+    async def _wait(self, cid: Cid, future: asyncio.Future[T]) -> T:
         seconds = self._client.context.timeouts.bitswap_fetch
         started = self._clock.now()
         while not future.done():

@@ -119,6 +119,8 @@ class Client(Generic[P]):
                     wantlist.received_have(cid)
             else:
                 self.received.dont_haves += 1
+                if wantlist is not None:
+                    wantlist.received_dont_have(cid)
             for session in list(self._sessions):
                 session.received_presence(peer, cid, have, now)
 

@@ -160,6 +160,11 @@ class Session(Generic[P]):
         self._unlocated.clear()
         return found
 
+    def lacks(self, cid: bytes) -> bool:
+        """Return whether a CID is wanted and no peer may have it: each has said, or is presumed, not to."""
+        want = self._wants.get(cid)
+        return want is not None and want.asked is None and all(want.lacked_by(peer) for peer in self._peers)
+
     def check_exhausted(self, cid: bytes) -> None:
         """Let `exhausted` return a CID once more, if it is so still: what it was said for came to nothing."""
         want = self._wants.get(cid)

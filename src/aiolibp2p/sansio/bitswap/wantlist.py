@@ -41,6 +41,8 @@ class Wantlist(Generic[P]):
         """For each CID, who wants it and whether HAVE would do."""
         self._told: dict[bytes, tuple[bool, float]] = {}
         """Whether it was told as a want-have, and when, oldest first."""
+        self._lacking: set[bytes] = set()
+        """What the peer has said DONT_HAVE to: it answers again only when it is told again."""
         self._changed: dict[bytes, None] = {}
         self._urgent: set[bytes] = set()
         self._owed: dict[bytes, tuple[Cause, Received]] = {}
@@ -74,6 +76,8 @@ class Wantlist(Generic[P]):
         if owners is None:
             owners = self._desired[cid] = {}
         owners[owner] = have
+        if cid in self._lacking:
+            self._forget(cid)
         if urgent:
             self._urgent.add(cid)
         self._change(cid)
@@ -98,15 +102,23 @@ class Wantlist(Generic[P]):
 
     def received_block(self, cid: bytes) -> None:
         """Take note that the peer has sent the block, and so forgotten the want."""
-        self._told.pop(cid, None)
+        self.useful = True
+        self._forget(cid)
 
     def received_have(self, cid: bytes) -> None:
         """Take note that the peer has said HAVE, and so forgotten a want-have."""
+        self.useful = True
+        self._lacking.discard(cid)
         told = self._told.get(cid)
         if told is not None and told[0]:
             del self._told[cid]
             if cid in self._desired:
                 self._change(cid)
+
+    def received_dont_have(self, cid: bytes) -> None:
+        """Take note that the peer has said DONT_HAVE: whoever wants it from now on has it told again."""
+        if cid in self._told:
+            self._lacking.add(cid)
 
     def message_to_send(self) -> Message | None:
         """Return what to tell the peer now; None where that is nothing, or where a message is still being written.
@@ -137,9 +149,10 @@ class Wantlist(Generic[P]):
         self._sending = None
         if message.full:
             self._told.clear()
+            self._lacking.clear()
             self._full = False
         for entry in message.entries:
-            self._told.pop(entry.cid, None)
+            self._forget(entry.cid)
             if not entry.cancel:
                 self._told[entry.cid] = entry.want_have, now
                 if entry.cid not in self._desired:
@@ -164,8 +177,12 @@ class Wantlist(Generic[P]):
             if told_at + self._repair_after > now:
                 break
             if cid in self._desired:
-                del self._told[cid]
+                self._forget(cid)
                 self._change(cid)
+
+    def _forget(self, cid: bytes) -> None:
+        self._told.pop(cid, None)
+        self._lacking.discard(cid)
 
     def _change(self, cid: bytes) -> None:
         self._changed[cid] = None

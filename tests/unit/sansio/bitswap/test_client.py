@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from aiolibp2p.limits import Limits, Timeouts
 from aiolibp2p.sansio.bitswap.client import Client
 from aiolibp2p.sansio.bitswap.message import Message, Presence
@@ -141,3 +143,20 @@ def test_an_old_peer_is_told_no_want_have() -> None:
     session = client.session(["a", "b"], 0.0)
     session.want([cid(1)], 0.0)
     assert client.peers_to_write() == ["a"]
+
+
+@pytest.mark.parametrize("first_stays", [True, False])
+def test_a_peer_that_said_dont_have_is_asked_again_for_whoever_wants_it_next(first_stays: bool) -> None:
+    client = client_of("a")
+    one, two = client.session(["a"], 0.0), client.session(["a"], 0.0)
+    one.want([cid(1)], 0.0)
+    told(client, "a")
+    client.received_presences("a", [Presence(cid(1), False)], 0.0)
+    assert one.exhausted() == [cid(1)]
+    if not first_stays:
+        one.unwant([cid(1)], 0.0)
+    two.want([cid(1)], 0.0)
+    assert [(entry.cid, entry.cancel) for entry in told(client, "a").entries] == [(cid(1), False)]
+    assert two.exhausted() == []
+    client.received_presences("a", [Presence(cid(1), False)], 0.0)
+    assert two.exhausted() == [cid(1)]
