@@ -131,7 +131,7 @@ class SilentPeer:
             since + seconds for seconds in (kind.drips_every, kind.wants_every, kind.reconnects_every)
         )
         while link.ended_ns is None and loop.time() < leave_at:
-            await asyncio.sleep(max(0.0, min(drip_at, want_at, leave_at, loop.time() + 60) - loop.time()))
+            await current_loop().pass_time(max(0.0, min(drip_at, want_at, leave_at, loop.time() + 60) - loop.time()))
             if link.ended_ns is not None:
                 return
             if loop.time() >= drip_at:
@@ -199,7 +199,7 @@ class Watch:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await current_loop().pass_time(LOOK_SECONDS)
             self.look()
 
     def look(self) -> None:
@@ -249,7 +249,7 @@ async def fetch_for_ever(peer: Node, address: str, wanted: Sequence[Block], ever
             outcome.seconds.append((loop.time_ns() - started_ns) / NS)
             outcome.fetched_bytes += n_bytes
             due = max(due + every, loop.time())
-            await asyncio.sleep(due - loop.time())
+            await current_loop().pass_time(due - loop.time())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +302,7 @@ class Scene:
         return outcome
 
     async def _come(self, peer: SilentPeer, number: int, address: str) -> None:
-        await asyncio.sleep(self.connect_seconds * number / self.silent)
+        await current_loop().pass_time(self.connect_seconds * number / self.silent)
         await peer.live(address)
 
     def _count(self, server: Node, silent: Iterable[SilentPeer], outcome: Outcome) -> None:
