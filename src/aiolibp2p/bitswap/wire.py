@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 from aiolibp2p.errors import ConnectionEndedError, Libp2pError, LimitError
 from aiolibp2p.identity.peer_id import PeerId
 from aiolibp2p.limits import Limits, Refused
+from aiolibp2p.log import logger_of
 from aiolibp2p.net.connection import Connection
 from aiolibp2p.net.stream import Stream
 from aiolibp2p.sansio.bitswap.decoder import Decoder
@@ -18,6 +19,8 @@ from aiolibp2p.sansio.bitswap.message import PROTOCOL, PROTOCOLS, Message
 PROTOCOL_VIOLATION = 0x1004
 GARBAGE_COLLECTED = 0x1006
 """go-libp2p's stream codes: the peer broke the protocol; nobody used the stream."""
+
+_log = logger_of("bitswap")
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -85,10 +88,8 @@ class MessageReader:
                         stream.close()
                     return
                 for message in self._decoder.receive_bytes(data):
-                    if message.dropped:
-                        self._refused("bitswap_wants_per_peer", message.dropped)
-                    if message.long_cids:
-                        self._refused("bitswap_cid_bytes", message.long_cids)
+                    if message.dropped or message.skipped:
+                        self._note_dropped(message)
                     self._received(stream, message)
                 if self._decoder.buffered_bytes:
                     self._progress(stream.peer_id, min(len(data), self._decoder.buffered_bytes))
@@ -98,11 +99,23 @@ class MessageReader:
                     raise self._decoder.failure
                 if stream.inbound and self._decoder.buffered_bytes != self._held:
                     self._hold(self._decoder.buffered_bytes)
-        except Libp2pError:
+        except Libp2pError as error:
+            if error is self._decoder.failure or isinstance(error, LimitError):
+                _log.debug(
+                    "a message was dropped, and its stream reset", extra={"peer": stream.peer_id, "error": error}
+                )
             # One of ours too: a new one takes its place, and is read.
             stream.on_readable(None)
             stream.reset(PROTOCOL_VIOLATION)
             self._end()
+
+    def _note_dropped(self, message: Message) -> None:
+        if message.dropped:
+            self._refused("bitswap_wants_per_peer", message.dropped)
+        if message.long_cids:
+            self._refused("bitswap_cid_bytes", message.long_cids)
+        facts = {"peer": self._stream.peer_id, "dropped": message.dropped, "not_understood": message.skipped}
+        _log.debug("parts of a message were dropped", extra=facts)
 
     def _hold(self, n_bytes: int) -> None:
         """Count what is held of an unfinished message.

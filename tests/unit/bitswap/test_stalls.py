@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from aiolibp2p import Stream, Timeouts
+import pytest
+
+from aiolibp2p import Limits, Stream, Timeouts
 from aiolibp2p.blocks import Cid, MemoryBlockstore
+from aiolibp2p.errors import LimitError
 from aiolibp2p.sansio.bitswap.message import PROTOCOL, Message
 from aiolibp2p.sansio.multistream import proposal
 from aiolibp2p.sansio.yamux import DATA, RST, SYN
@@ -105,6 +108,33 @@ async def test_a_batch_that_is_let_go_while_it_is_loaded_is_not_written() -> Non
         await settled(60)
         assert sorted(peer.heard.blocks) == sorted(data for _, data in many)
         assert engine.loaded_bytes == 0
+
+
+async def test_a_peer_that_is_given_up_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "aiolibp2p.bitswap")
+    cid, data = block("a block", 300 << 10)
+    async with node("server", [(cid, data)]) as server, two_links(server) as (link, _):
+        want_over(link, cid)
+        await settled(40)
+        [record] = [one for one in caplog.records if one.name == "aiolibp2p.bitswap"]
+        assert (record.levelname, vars(record)["peer"]) == ("INFO", link.peer.peer_id)
+
+
+async def test_what_is_dropped_of_messages_is_logged_for_who_looks(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "aiolibp2p.bitswap")
+    limits = Limits(bitswap_wants_per_peer=4, bitswap_message_bytes=10_000)
+    async with node("server", limits=limits) as server, two_links(server) as (link, _):
+        want_over(link, *(cid for cid, _ in blocks(6)))
+        await settled()
+        link.send_data(3, b"\xff\xff\x7f")
+        await settled()
+        records = [one for one in caplog.records if one.name == "aiolibp2p.bitswap"]
+        assert [one.message for one in records] == [
+            "parts of a message were dropped",
+            "a message was dropped, and its stream reset",
+        ]
+        assert vars(records[0])["dropped"] == 2
+        assert isinstance(vars(records[1])["error"], LimitError)
 
 
 async def test_answers_go_over_a_new_stream_when_the_peer_has_reset_one() -> None:

@@ -68,6 +68,10 @@ class Ledger:
         # Entries whose want is no longer READY, or has another priority now, are passed over.
         self._heap: list[tuple[int, int, int, Want]] = []
         self._ready = self._order = self._pushes = 0
+        self._asked: dict[Want, None] = {}
+        """Wants that are ASKED, and some that were."""
+        self._victims: list[tuple[bool, int, int, int, Want]] | None = None
+        """Who makes room next; kept while there is none, and like the other heap it has entries to pass over."""
         self._taken: dict[Batch, None] = {}
         self._written: deque[Batch] = deque()
         self._unconfirmed: dict[bytes, Want] = {}
@@ -130,13 +134,18 @@ class Ledger:
                 self._order += 1
                 fresh.append(Want(self, entry, multihash, self._order))
             elif want.state == ASKED:
+                self._asked[want] = None
                 look_up[multihash] = None
         for want in self._admitted(fresh):
             self._forget_answer(want.cid)
             self._wants[want.cid] = want
             want.state = ASKED
+            self._asked[want] = None
+            self._note(want)
             self._wait(want)
             look_up[want.multihash] = None
+        if len(self._asked) > 2 * self._limits.bitswap_wants_per_peer:
+            self.unknown()
         return list(look_up)
 
     def _merged(self, message: Message) -> tuple[dict[bytes, tuple[Entry, bytes]], list[bytes]]:
@@ -173,14 +182,17 @@ class Ledger:
         want.send_dont_have = entry.send_dont_have
         if want.state == ABSENT:
             want.state = ASKED
+            self._note(want)
         if want.state == READY:
             if want.size is None and not want.send_dont_have:
                 self._leave_ready(want, ABSENT)
             elif want.priority != entry.priority:
                 want.priority = entry.priority
                 self._push(want)
-        else:
+                self._note(want)
+        elif want.priority != entry.priority:
             want.priority = entry.priority
+            self._note(want)
         return True
 
     def _admitted(self, fresh: list[Want]) -> list[Want]:
@@ -191,19 +203,47 @@ class Ledger:
         """
         over = len(self._wants) + len(fresh) - self._limits.bitswap_wants_per_peer
         if over <= 0:
+            if 2 * len(self._wants) < self._limits.bitswap_wants_per_peer:
+                self._victims = None
             return fresh
         self._refused("bitswap_wants_per_peer", over)
         fresh.sort(key=lambda want: (-want.priority, want.order))
-        candidates = [want for want in self._wants.values() if want.state != TAKEN]
-        candidates.sort(key=lambda want: (not want.lacking, want.priority, -want.order))
+        if self._victims is None:
+            self._rank_victims()
         room = max(0, len(fresh) - over)
-        for want, victim in zip(fresh[room:], candidates, strict=False):
-            if not victim.lacking and victim.priority >= want.priority:
+        for want in fresh[room:]:
+            victim = self._next_victim()
+            if victim is None or (not victim.lacking and victim.priority >= want.priority):
                 break
             self._drop(victim.cid, EVICTED)
             room += 1
         self._count(REFUSED, len(fresh) - room)
         return fresh[:room]
+
+    def _rank_victims(self) -> None:
+        self._victims = []
+        for want in self._wants.values():
+            self._note(want)
+
+    def _note(self, want: Want) -> None:
+        """Rank a want anew among those that may make room: it is new, or its state or priority has changed."""
+        victims = self._victims
+        if victims is None:
+            return
+        self._pushes += 1
+        heappush(victims, (not want.lacking, want.priority, -want.order, self._pushes, want))
+        if len(victims) > 4 * self._limits.bitswap_wants_per_peer:
+            self._rank_victims()
+
+    def _next_victim(self) -> Want | None:
+        """Return the want that is to make room first; one on its way cannot, and is ranked again if it comes back."""
+        victims = self._victims
+        while victims:
+            held, priority, _, _, want = victims[0]
+            if want.state not in (TAKEN, GONE, WRITTEN) and (held, priority) == (not want.lacking, want.priority):
+                return want
+            heappop(victims)
+        return None
 
     def _count(self, reason: str, wants: int = 1) -> None:
         if wants:
@@ -223,7 +263,8 @@ class Ledger:
 
     def unknown(self) -> list[bytes]:
         """Return the multihashes that the store has not answered yet, each once: what is still to be looked up."""
-        return list(dict.fromkeys(want.multihash for want in self._wants.values() if want.state == ASKED))
+        self._asked = dict.fromkeys(want for want in self._asked if want.state == ASKED)
+        return list(dict.fromkeys(want.multihash for want in self._asked))
 
     def looked_up(self, sizes: Mapping[bytes, int | None]) -> None:
         """Take the sizes of blocks that `receive` asked for, by multihash; None where there is none for this peer."""
@@ -237,7 +278,7 @@ class Ledger:
         for multihash in multihashes:
             for want in tuple(self._waiting.get(multihash, ())):
                 if want.ledger is self and want.state == ASKED:
-                    want.state = ABSENT
+                    self._enter_absent(want)
 
     def found(self, want: Want, size: int | None) -> None:
         """Take the size of the block of one want that waits; a block that fits in no message counts as missing."""
@@ -249,9 +290,10 @@ class Ledger:
         if size is not None:
             want.size = size
             self._unwait(want)
+            self._note(want)
         if want.state in (ASKED, ABSENT):
             if size is None and (want.state == ABSENT or not want.send_dont_have):
-                want.state = ABSENT
+                self._enter_absent(want)
             else:
                 self._enter_ready(want)
 
@@ -333,7 +375,7 @@ class Ledger:
                 self._unconfirmed[want.cid] = want
             elif want.size is None:
                 sent.dont_haves += says == DONT_HAVE
-                want.state = ABSENT
+                self._enter_absent(want)
             else:  # the block arrived while we said that it is missing
                 self._enter_ready(want)
         # What lies further back than this has been received: no stream's window holds more.
@@ -363,7 +405,7 @@ class Ledger:
         for batch in batches:
             for want, says in batch.answers.items():
                 if want.state == TAKEN and says == NOTHING and want.size is None:
-                    want.state = ABSENT
+                    self._enter_absent(want)
                 elif want.state in (TAKEN, WRITTEN) or (want.state == ABSENT and says == DONT_HAVE):
                     self._give_back(want)
         self._unconfirmed.clear()
@@ -376,7 +418,7 @@ class Ledger:
         for want, says in batch.answers.items():
             if want.state == TAKEN:
                 if says == NOTHING and want.size is None:
-                    want.state = ABSENT
+                    self._enter_absent(want)
                 else:
                     self._enter_ready(want)
 
@@ -388,6 +430,8 @@ class Ledger:
         self._taken.clear()
         self._written.clear()
         self._unconfirmed.clear()
+        self._asked.clear()
+        self._victims = None
 
     def _give_back(self, want: Want) -> None:
         written = want.state == WRITTEN
@@ -428,6 +472,11 @@ class Ledger:
         want.state = READY
         self._ready += 1
         self._push(want)
+        self._note(want)
+
+    def _enter_absent(self, want: Want) -> None:
+        want.state = ABSENT
+        self._note(want)
 
     def _leave_ready(self, want: Want, state: str) -> None:
         want.state = state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from random import Random
 
 import pytest
 
@@ -346,6 +347,72 @@ def test_then_lower_priorities_give_way_to_higher_ones_only() -> None:
     assert serving.refusals["bitswap_wants_per_peer"] == 3
     assert [want.cid for want in serving.ledger.wants if want.state == "ready"]
     assert blocks(serving.answers())[0] == b"data of 9"
+
+
+def survivors(serving: Serving, fresh: list[Entry], limit: int) -> set[bytes]:
+    """Return whose wants are to be kept, by the definition: sorted, not ranked as they change."""
+    wanted = serving.ledger.wants
+    over = len(wanted) + len(fresh) - limit
+    ranked = sorted(
+        (want for want in wanted if want.state != "taken"), key=lambda w: (not w.lacking, w.priority, -w.order)
+    )
+    fresh = sorted(fresh, key=lambda entry: -entry.priority)
+    kept_cids = {want.cid for want in wanted}
+    room = min(len(fresh), len(fresh) - over)
+    for entry, victim in zip(fresh[max(0, room) :], ranked, strict=False):
+        if not victim.lacking and victim.priority >= entry.priority:
+            break
+        kept_cids.discard(victim.cid)
+        room += 1
+    return kept_cids | {entry.cid for entry in fresh[: max(0, room)]}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_makes_room_is_who_would_if_all_were_sorted_each_time(seed: int) -> None:
+    random, limit = Random(seed), 8
+    serving = Serving(*range(0, 1000, 2), bitswap_wants_per_peer=limit)
+    batches: list[Batch] = []
+    fresh_number = 0
+    for _ in range(150):
+        what = random.random()
+        if what < 0.5:
+            entries = []
+            for _ in range(random.randint(1, 3)):
+                fresh_number += 1
+                entries.append(Entry(cid(fresh_number), random.randint(0, 3), False, False, random.random() < 0.5))
+            expected = survivors(serving, entries, limit)
+            asked = serving.ledger.receive(wants(*entries))
+            assert {want.cid for want in serving.ledger.wants} == expected
+            if random.random() < 0.8:
+                serving.ledger.looked_up(serving.sizes(asked))
+        elif what < 0.6 and serving.ledger.wants:
+            want = random.choice(serving.ledger.wants)
+            entry = Entry(want.cid, random.randint(0, 3), False, False, random.random() < 0.5)
+            serving.ledger.looked_up(serving.sizes(serving.ledger.receive(wants(entry))))
+        elif what < 0.7 and serving.ledger.wants:
+            want = random.choice(serving.ledger.wants)
+            if want.size is None:
+                serving.ledger.found(want, 5)
+        elif what < 0.9:
+            taken = serving.take(60)
+            batches += [taken[0]] if taken else []
+        elif batches:
+            batch = batches.pop()
+            if random.random() < 0.5:
+                serving.ledger.let_go(batch)
+            else:
+                serving.ledger.written(batch, 0.0)
+
+
+def test_a_block_that_arrives_before_its_absence_is_told_can_still_make_room() -> None:
+    serving = Serving(bitswap_wants_per_peer=2)
+    serving.receive(wants(1, 2))
+    serving.receive(wants(4))
+    for want in serving.ledger.wants:
+        assert want.state == "ready"
+        serving.ledger.found(want, 9)
+    serving.receive(wants(Entry(cid(5), 9), Entry(cid(6), 9)))
+    assert kept(serving) == [cid(5), cid(6)]
 
 
 def test_full_makes_room_before_it_is_taken() -> None:
