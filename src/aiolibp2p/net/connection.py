@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -118,7 +117,7 @@ class Connection:
         self._tombstones: dict[int, Stream] = {}
         self._inbound = self._outbound = 0
         self._made_at = self._used_at = owner.clock.now()
-        self._open_waiters: deque[asyncio.Future[None]] = deque()
+        self._open_waiters: list[asyncio.Future[None]] = []
         self._error: Libp2pError | None = None
         self._closed = owner.loop.create_future()
         self._woken = False
@@ -295,7 +294,7 @@ class Connection:
         # A peer that takes no new streams is an error for all who wait, and that needs no room.
         free = len(waiters) if self._muxer.going_away else self._limits.streams_per_connection - self._outbound
         while waiters and free > 0 and (self._muxer.can_open or self._muxer.going_away or self._error is not None):
-            waiter = waiters.popleft()
+            waiter = waiters.pop(0)
             if not waiter.done():
                 waiter.set_result(None)
                 free -= 1
@@ -335,7 +334,7 @@ class Connection:
         for stream in (*self._streams.values(), *self._tombstones.values()):
             stream.on_connection_ended(error)
         while self._open_waiters:
-            waiter = self._open_waiters.popleft()
+            waiter = self._open_waiters.pop(0)
             if not waiter.done():
                 waiter.set_result(None)
         self._deadlines.close()

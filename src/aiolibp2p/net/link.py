@@ -8,7 +8,6 @@ task; it has one timer for the upgrade and the keepalive, and one for a close th
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
@@ -103,7 +102,7 @@ class Link(asyncio.BufferedProtocol):
         self._gone = False
         self._timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
-        self._room_waiters: deque[Callable[[], None]] = deque()
+        self._room_waiters: list[Callable[[], None]] = []
 
     @property
     def stage(self) -> str:
@@ -146,7 +145,7 @@ class Link(asyncio.BufferedProtocol):
         if self._ended:
             self._pending = b""
         elif self._channel is not None:
-            self._receive(self._buffer[:end], end)
+            self._receive(self._buffer[:end])
         else:
             self._pending = b""
             self._receive_upgrade(bytes(self._buffer[:end]))
@@ -215,7 +214,7 @@ class Link(asyncio.BufferedProtocol):
             else:
                 self._start_session()
         if upgrade.unread and not self._ended:
-            self._receive(memoryview(upgrade.unread), len(upgrade.unread))
+            self._receive(memoryview(upgrade.unread))
 
     def _start_session(self) -> None:
         owner, result = self._owner, self._result
@@ -229,6 +228,7 @@ class Link(asyncio.BufferedProtocol):
         )
         if self._muxer_negotiation is None:
             self._keep_alive()
+        self._result = None
         connection = owner.link_upgraded(self, result)
         if connection is None:
             return
@@ -260,11 +260,11 @@ class Link(asyncio.BufferedProtocol):
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
-    def _receive(self, view: memoryview, end: int) -> None:
+    def _receive(self, view: memoryview) -> None:
         channel = self._channel
         assert channel is not None  # the caller has looked
-        chunks, used = channel.decrypt(view[:end])
-        self._pending = bytes(view[used:end]) if used != end else b""
+        chunks, used = channel.decrypt(view)
+        self._pending = bytes(view[used:]) if used != len(view) else b""
         if self._muxer_negotiation is not None:
             chunks = self._receive_muxer_answer(chunks)
         session = self._session
@@ -344,7 +344,8 @@ class Link(asyncio.BufferedProtocol):
         session = self._session
         if self._ended or session is None:
             return
-        self._pull(session)
+        if session.control_bytes or session.scheduled or self._prefix:
+            self._pull(session)
         if self._room_waiters:
             self._wake_room_waiters(session)
         if session.changed and self.connection is not None:
@@ -372,7 +373,7 @@ class Link(asyncio.BufferedProtocol):
         for _ in range(len(waiters)):
             if session.room <= 0 or not waiters:
                 return
-            waiters.popleft()()
+            waiters.pop(0)()
 
     def close(self, error: Libp2pError) -> None:
         """Send what is queued and GoAway, then close the socket, within `Timeouts.connection_close`."""
@@ -421,7 +422,7 @@ class Link(asyncio.BufferedProtocol):
             self._owner.link_failed(self, error)
         waiters = self._room_waiters
         while waiters:
-            waiters.popleft()()
+            waiters.pop(0)()
 
     def _close_socket(self, *, drop: bool) -> None:
         transport = self.transport

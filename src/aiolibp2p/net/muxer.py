@@ -25,16 +25,10 @@ class MuxedStream(Protocol):
     reset_code: int
     last_words: bytes
     """The few bytes that lay unread when the peer reset the stream."""
-
-    @property
-    def readable(self) -> bool:
-        """Whether bytes, or the end, are there to be read."""
-        ...
-
-    @property
-    def at_eof(self) -> bool:
-        """Whether the peer has finished writing and all of it was read."""
-        ...
+    unread_bytes: int
+    """The bytes that are there to be read."""
+    fin_received: bool
+    """Whether the peer has finished writing: once nothing is unread, that is the end."""
 
     @property
     def finished(self) -> bool:

@@ -87,6 +87,7 @@ class Stream:
         "_write_waiter",
         "connection",
         "handshake",
+        "id",
         "inbound",
         "lazy",
         "opened_at",
@@ -97,6 +98,8 @@ class Stream:
         self, connection: Connection, muxed: MuxedStream, negotiation: Negotiation, *, protocol: str, inbound: bool
     ) -> None:
         self.connection = connection
+        self.id = muxed.id
+        """The muxer's number of this stream."""
         self.protocol = protocol
         """The protocol spoken; empty until it is settled."""
         self.handshake: Literal["pending", "answered", "refused"] = "pending"
@@ -135,11 +138,6 @@ class Stream:
     def peer_id(self) -> PeerId:
         """The peer at the other end."""
         return self.connection.peer_id
-
-    @property
-    def id(self) -> int:
-        """The muxer's number of this stream."""
-        return self._muxed.id
 
     @property
     def credit(self) -> int:
@@ -182,13 +180,17 @@ class Stream:
                 raise StreamBusyError("another task is reading this stream")
             connection = self.connection
             waiter = self._read_waiter = connection._loop.create_future()
-            self._read_since = connection._clock.now()
-            self._set_read_deadline(self._read_since + self._idle_timeout)
+            now = self._read_since = connection._clock.now()
+            if self._idle_timeout != math.inf:
+                self._read_deadline = now + self._idle_timeout
+                connection._deadlines.add(self._read_deadline, self, READ)
             try:
                 await waiter
             finally:
                 self._read_waiter = None
-                self._clear_read_deadline()
+                if self._read_deadline is not None:
+                    self._read_deadline = None
+                    connection._deadlines.overtaken()
 
     def try_read(self, max_bytes: int = 65536) -> bytes | None:
         """Return the next bytes, `b""` at the end of the stream, or None when nothing is there yet.
@@ -201,16 +203,17 @@ class Stream:
             return data
         if self._negotiation is None and not self._closed:
             muxed = self._muxed
-            data = muxed.read(max_bytes)
-            if data:
+            if muxed.unread_bytes:
+                data = muxed.read(max_bytes)
                 if muxed.credit_due:
                     muxed.credit_due = False
                     self._muxer.flush_soon()
                 return data
-            if muxed.at_eof and muxed.reset_by is None:
+            if muxed.reset_by is not None:
+                if self._error is None:  # finished, then dropped because it lay unread
+                    self._error = StreamResetError(by=muxed.reset_by, code=muxed.reset_code)
+            elif muxed.fin_received:
                 return b""
-            if muxed.reset_by is not None and self._error is None:  # finished, then dropped because it lay unread
-                self._error = StreamResetError(by=muxed.reset_by, code=muxed.reset_code)
         if self._error is not None:
             raise self._error.with_traceback(None)
         if self._closed:
@@ -326,6 +329,17 @@ class Stream:
             self._muxer.flush_soon()
         return taken
 
+    def write_at_once(self, data: bytes) -> int:
+        """Accept what can be accepted now, and send it before returning what else is queued and the socket takes.
+
+        Raises: as `try_write`.
+        """
+        if self._error is not None or self._write_closed:
+            self._raise_for_write()
+        taken = self._muxed.write(data)
+        self._muxer.flush()
+        return taken
+
     def on_writable(self, callback: Callable[[], None]) -> None:
         """Call back once when `try_write` can go on, or when the stream has ended (`try_write` then raises)."""
         self._writable = callback
@@ -349,7 +363,8 @@ class Stream:
             self._set_state_deadline(self.connection._clock.now() + self.connection._timeouts.close)
         else:
             self._send_fin()
-        self._wake_writer()
+        if self._write_waiter is not None or self._writable is not None:
+            self._wake_writer()
 
     def close(self) -> None:
         """Finish politely, without waiting for the peer. Never waits, never fails.
@@ -376,7 +391,8 @@ class Stream:
                 if self._state_deadline is None:
                     self._set_state_deadline(self._bury_at)
                 self.connection._entomb(self)
-        self._wake()
+        if self._read_waiter is not None or self._write_waiter is not None or self._writable is not None:
+            self._wake()
 
     def reset(self, code: int = 0) -> None:
         """Abandon the stream in both directions; the peer is told `code`. Never waits, never fails."""
@@ -457,7 +473,8 @@ class Stream:
         elif self._readable is not None:
             self._read_since = self._muxer.received_at
             self._call(self._readable)
-        if self._muxed.finished:
+        muxed = self._muxed
+        if muxed.fin_received and muxed.finished:
             self._finish(None)
 
     def on_writable_event(self) -> None:
@@ -559,8 +576,8 @@ class Stream:
                 self._muxer.flush_soon()
             if protocol is not None:
                 self._settle(protocol, negotiation.unread)
-                return bool(self._head) or muxed.readable
-        if muxed.at_eof and self._error is None:
+                return bool(self._head) or muxed.unread_bytes > 0 or muxed.fin_received
+        if muxed.fin_received and not muxed.unread_bytes and self._error is None:
             self._refused(RemoteProtocolError("the stream ended before it was settled", protocol="multistream-select"))
         return False
 
@@ -570,13 +587,14 @@ class Stream:
         self.handshake = "answered"
         self._head = unread
         if self.inbound:
-            self._clear_state_deadline()
+            if self._state_deadline is not None:
+                self._clear_state_deadline()
             self.connection._accept(self)
             return
         if self._closed:
             self._head = b""
             self._muxed.stop_reading()
-        else:
+        elif self._state_deadline is not None:
             self._clear_state_deadline()
         if self._fin_held:
             self._send_fin()
@@ -620,16 +638,18 @@ class Stream:
             return
         self._over = True
         self._outcome = outcome
-        self._clear_state_deadline()
-        if self._read_waiter is None:
+        if self._state_deadline is not None:
+            self._clear_state_deadline()
+        if self._read_waiter is None and self._read_deadline is not None:
             self._clear_read_deadline()
         self.connection._remove(self)
         # The muxer has nothing more to tell; without this cycle a stream is freed at once, not by the collector.
         self._muxed.owner = None
-        for waiter in self._close_waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
-        self._close_waiters = None
+        if self._close_waiters is not None:
+            for waiter in self._close_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._close_waiters = None
 
     def _raise_for_write(self) -> None:
         if self._error is not None:
@@ -646,7 +666,8 @@ class Stream:
                 self.connection._woken = True
         elif self._readable is not None and not self._closed:
             self._call(self._readable)
-        self._wake_writer()
+        if self._write_waiter is not None or self._writable is not None:
+            self._wake_writer()
 
     def _wake_writer(self) -> None:
         waiter = self._write_waiter

@@ -170,14 +170,12 @@ class _PingSession:
         if self.ended:
             return
         try:
-            self._unsent = self._unsent[self._stream.try_write(self._unsent) :]
+            self._unsent = self._unsent[self._stream.write_at_once(self._unsent) :]
         except Libp2pError as error:
             self.fail(error)
             return
         if self._unsent:
             self._stream.on_writable(self._push)
-        else:
-            self._stream._muxer.flush()
 
     def _too_slow(self) -> None:
         """End the questions whose time is over: one timer serves them all, and is set again only when it has rung."""

@@ -12,8 +12,6 @@ stay until `bytes_to_send` pulls them: control frames first, then one frame of e
 from __future__ import annotations
 
 import struct
-from collections import deque
-from typing import Any
 
 from aiolibp2p.errors import (
     By,
@@ -25,18 +23,39 @@ from aiolibp2p.errors import (
     RemoteProtocolError,
 )
 from aiolibp2p.limits import Limits, Refused, Timeouts, unheard
+from aiolibp2p.sansio.yamux_stream import ACK, FIN, INITIAL_WINDOW_BYTES, RST, SYN, Buffer, YamuxStream
 
-Buffer = bytes | bytearray | memoryview
+__all__ = [
+    "ACK",
+    "DATA",
+    "FIN",
+    "FRAME_BYTES",
+    "GO_AWAY",
+    "GO_AWAY_INTERNAL_ERROR",
+    "GO_AWAY_NORMAL",
+    "GO_AWAY_PROTOCOL_ERROR",
+    "HEADER_BYTES",
+    "INITIAL_WINDOW_BYTES",
+    "OPENED",
+    "PING",
+    "PROTOCOL",
+    "READABLE",
+    "RESET",
+    "RESOURCE_LIMIT",
+    "RST",
+    "SYN",
+    "WINDOW_UPDATE",
+    "WRITABLE",
+    "Buffer",
+    "YamuxSession",
+    "YamuxStream",
+]
 
 PROTOCOL = "/yamux/1.0.0"
 HEADER_BYTES = 12
 FRAME_BYTES = 65_519 - HEADER_BYTES
 """Payload of our largest Data frame: with its header it fills one Noise message."""
-INITIAL_WINDOW_BYTES = 256 << 10
-"""What each side may send on a new stream; the specification fixes it."""
-
 DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
-SYN, ACK, FIN, RST = 1, 2, 4, 8
 GO_AWAY_NORMAL, GO_AWAY_PROTOCOL_ERROR, GO_AWAY_INTERNAL_ERROR = range(3)
 RESOURCE_LIMIT = 0x1002
 """go-libp2p's stream code for "a limit was reached"."""
@@ -44,9 +63,9 @@ RESOURCE_LIMIT = 0x1002
 OPENED, READABLE, WRITABLE, RESET = 1, 2, 4, 8
 """Bits of `YamuxStream.events`."""
 
-_frame = struct.Struct(">BBHII")
-_pack = _frame.pack
-_unpack = _frame.unpack_from
+_pack = struct.Struct(">BBHII").pack
+_unpack = struct.Struct(">III").unpack_from
+"""A header as three words: the first is 0 for a Data frame without flags, which most frames are."""
 _MAX_U32 = 0xFFFF_FFFF
 _KEEP_VIEW_BYTES = 16 << 10
 """From this size a chunk that is half of the record it came in stays a view of it. Others are copied: what lies unread
@@ -61,178 +80,45 @@ _DEAD_MAX = 64
 """Reset streams that may wait in the send queue before they are swept out."""
 
 
-class YamuxStream:
-    """One stream of a session; `owner` is whatever the shell hangs on it."""
-
-    __slots__ = (
-        "acknowledged",
-        "chunks",
-        "credit_due",
-        "discarding",
-        "events",
-        "fin_queued",
-        "fin_received",
-        "fin_sent",
-        "forgotten",
-        "id",
-        "last_words",
-        "owner",
-        "queue",
-        "queued_bytes",
-        "receive_window",
-        "reset_by",
-        "reset_code",
-        "scheduled",
-        "send_window",
-        "session",
-        "start_flag",
-        "unread_bytes",
-        "want_write",
-        "window",
-        "window_since",
-    )
-
-    def __init__(self, session: YamuxSession, stream_id: int, start_flag: int) -> None:
-        self.session = session
-        self.id = stream_id
-        self.owner: Any = None
-        self.events = 0
-        self.want_write = False
-        """Set by the shell: it wants a WRITABLE event when credit comes."""
-        self.credit_due = False
-        """Set when reading has queued a window update; the shell clears it when it sees to a flush."""
-        self.start_flag = start_flag
-        self.acknowledged = start_flag != SYN
-        self.send_window = INITIAL_WINDOW_BYTES
-        self.queue: list[Buffer] = []
-        self.queued_bytes = 0
-        self.scheduled = False
-        self.fin_queued = self.fin_sent = self.fin_received = False
-        self.window = self.receive_window = max(session.limits.yamux_window, INITIAL_WINDOW_BYTES)
-        self.window_since = session.now
-        self.chunks: deque[Buffer] = deque()
-        self.unread_bytes = 0
-        self.discarding = self.forgotten = False
-        self.reset_by: By | None = None
-        self.reset_code = 0
-        self.last_words = b""
-        """The few bytes that lay unread when the peer reset the stream: a negotiation's answer may be among them."""
-
-    @property
-    def readable(self) -> bool:
-        """Whether bytes, or the end, are there to be read."""
-        return self.unread_bytes > 0 or self.fin_received
-
-    @property
-    def at_eof(self) -> bool:
-        """Whether the peer has finished writing and all of it was read."""
-        return self.fin_received and not self.unread_bytes
-
-    @property
-    def finished(self) -> bool:
-        """Whether both sides have finished, though our FIN may still be queued, or the stream was reset."""
-        return self.reset_by is not None or (self.fin_queued and self.fin_received)
-
-    @property
-    def credit(self) -> int:
-        """The bytes the peer still takes."""
-        return self.send_window
-
-    def write(self, data: Buffer, *, urgent: bool = False) -> int:
-        """Queue as many bytes as credit and room in the session allow, and return their number.
-
-        Args:
-            data: kept, not copied: it must not change until it was sent.
-            urgent: needs no room; for a few bytes of negotiation.
-
-        Raises:
-            LocalProtocolError: our side is closed, or the stream is over.
-            Libp2pError: why the session is over.
-        """
-        session = self.session
-        if session.terminated is not None:
-            raise session.terminated.with_traceback(None)
-        if self.fin_queued or self.reset_by is not None:
-            raise LocalProtocolError(f"stream {self.id} is closed for writing")
-        size = taken = len(data)
-        if taken > self.send_window:
-            taken = self.send_window
-        if taken > session.room and not urgent:
-            taken = session.room
-        if taken <= 0:
-            return 0
-        self.queue.append(data if taken == size else memoryview(data)[:taken])
-        self.queued_bytes += taken
-        self.send_window -= taken
-        session.room -= taken
-        if not self.scheduled:
-            self.scheduled = True
-            session.scheduled.append(self)
-        return taken
-
-    def read(self, max_bytes: int) -> bytes:
-        """Return what was received, at most `max_bytes`; `b""` when nothing is there. This returns credit."""
-        chunks = self.chunks
-        if not chunks:
-            return b""
-        first = chunks[0]
-        size = len(first)
-        if size > max_bytes:
-            view = memoryview(first)
-            chunks[0] = view[max_bytes:]
-            data, size = bytes(view[:max_bytes]), max_bytes
-        else:
-            chunks.popleft()
-            if chunks and size + len(chunks[0]) <= max_bytes:
-                pieces = [first]
-                while chunks and size + len(chunks[0]) <= max_bytes:
-                    size += len(chunks[0])
-                    pieces.append(chunks.popleft())
-                data = b"".join(pieces)
-            else:
-                data = first if type(first) is bytes else bytes(first)
-        self.unread_bytes -= size
-        self.session.unread_bytes -= size
-        if self.fin_received:
-            if not self.unread_bytes:
-                self.session._finished.pop(self, None)
-        elif self.window - self.receive_window - self.unread_bytes >= self.window >> 1:
-            self.session._return_credit(self)
-        return data
-
-    def close_write(self) -> None:
-        """Send FIN after what is queued; a second call does nothing."""
-        if self.fin_queued or self.reset_by is not None or self.session.terminated is not None:
-            return
-        self.fin_queued = True
-        if not self.scheduled:
-            self.scheduled = True
-            self.session.scheduled.append(self)
-
-    def stop_reading(self) -> None:
-        """Drop what was and will be received, and return its credit, so that the peer can go on."""
-        if not self.discarding:
-            self.discarding = True
-            self.session._drop_unread(self)
-            if not self.fin_received and self.reset_by is None:
-                self.session._return_credit(self)
-
-    def reset(self, code: int = 0) -> None:
-        """Abandon the stream in both directions; the peer is told `code`."""
-        session = self.session
-        if session.streams.get(self.id) is self or self in session._finished:
-            session._reset(self, code)
-
-    def forget(self) -> None:
-        """Stop waiting for the peer: what is queued still leaves, and what comes late is dropped."""
-        self.stop_reading()
-        self.forgotten = True
-        if self.fin_sent:
-            self.session._forget(self)
-
-
 class YamuxSession:
     """One session over a reliable byte stream; `initiator` opens odd ids, `refused` hears of limits reached."""
+
+    __slots__ = (
+        "_body_fin",
+        "_body_left",
+        "_body_stream",
+        "_control",
+        "_dead",
+        "_finished",
+        "_forgotten",
+        "_heard",
+        "_keepalive_ping",
+        "_last_ping",
+        "_last_received",
+        "_next_id",
+        "_partial",
+        "_peer_parity",
+        "_ping_id",
+        "_ping_sent",
+        "_refused",
+        "_said_go_away",
+        "_unacknowledged",
+        "_windows",
+        "changed",
+        "control_bytes",
+        "going_away",
+        "limits",
+        "now",
+        "openable",
+        "room",
+        "round_trip",
+        "scheduled",
+        "stream_window",
+        "streams",
+        "terminated",
+        "timeouts",
+        "unread_bytes",
+    )
 
     def __init__(
         self, *, initiator: bool, limits: Limits, timeouts: Timeouts, now: float, refused: Refused = unheard
@@ -253,6 +139,8 @@ class YamuxSession:
         self.openable = False
         """Set when an open that had to wait may be tried again; the shell clears it."""
         self.round_trip: float | None = None
+        self.stream_window = max(limits.yamux_window, INITIAL_WINDOW_BYTES)
+        """What the peer may send on a new stream."""
         self._refused = refused
         self._next_id = 1 if initiator else 2
         self._peer_parity = 0 if initiator else 1
@@ -262,7 +150,7 @@ class YamuxSession:
         self._control: list[bytes] = []
         self.control_bytes = 0
         """Bytes of control frames to send."""
-        self.scheduled: deque[YamuxStream] = deque()
+        self.scheduled: list[YamuxStream] = []
         """Streams with something to send, in turn; with `control_bytes`, all that `bytes_to_send` looks at."""
         self._partial = b""
         self._body_left = 0
@@ -339,13 +227,28 @@ class YamuxSession:
         if self._body_left:
             position = self._receive_body(data, 0, end)
         while end - position >= HEADER_BYTES and self.terminated is None:
-            version, kind, flags, stream_id, length = _unpack(data, position)
+            head, stream_id, length = _unpack(data, position)
             position += HEADER_BYTES
-            if kind == DATA and version == 0:
+            if head == 0 and 0 < length <= end - position:
+                stream = self.streams.get(stream_id)
+                if (
+                    stream is not None
+                    and stream.acknowledged
+                    and length <= stream.receive_window
+                    and not (stream.fin_received or stream.discarding)
+                ):
+                    # The whole of an ordinary frame, as below in one go.
+                    stream.receive_window -= length
+                    after = position + length
+                    self._store(stream, data, position, after)
+                    position = after
+                    continue
+            flags = head & 0xFFFF
+            if head == flags:
                 if not self._receive_data_header(flags, stream_id, length):
                     return
                 position = self._receive_body(data, position, end)
-            elif not self._receive_control(version, kind, flags, stream_id, length):
+            elif not self._receive_control(head >> 24, head >> 16 & 0xFF, flags, stream_id, length):
                 return
         if position < end and self.terminated is None:
             self._partial = data[position:]
@@ -410,9 +313,18 @@ class YamuxSession:
             self.control_bytes = 0
         scheduled = self.scheduled
         while scheduled and total < max_bytes:
-            stream = scheduled.popleft()
+            stream = scheduled.pop(0)
             stream.scheduled = False
-            if stream.reset_by is None:
+            size = stream.queued_bytes
+            if 0 < size <= _TINY_BYTES and not (stream.start_flag or stream.fin_queued):
+                # A message on a stream that goes on, as `_pull` would send it.
+                parts.append(_pack(0, DATA, 0, stream.id, size))
+                parts += stream.queue
+                stream.queue.clear()
+                stream.queued_bytes = 0
+                self.room += size
+                total += HEADER_BYTES + size
+            elif stream.reset_by is None:
                 total += self._pull(stream, parts, total)
             else:
                 self._dead -= 1
@@ -653,7 +565,7 @@ class YamuxSession:
             # A peer that opens and resets without reading must not fill the queue with dead streams.
             self._dead += 1
             if self._dead > _DEAD_MAX and self._dead * 2 > len(self.scheduled):
-                self.scheduled = deque(other for other in self.scheduled if other.reset_by is None)
+                self.scheduled = [other for other in self.scheduled if other.reset_by is None]
                 self._dead = 0
 
     def _reset_longest(self) -> None:

@@ -228,6 +228,20 @@ async def test_on_writable_calls_soon_where_there_is_credit_already() -> None:
         assert called == [True]
 
 
+async def test_what_is_written_at_once_is_with_the_socket_when_the_call_returns() -> None:
+    async with accepted() as (_, _, stream):
+        connection = stream.connection
+        sent = connection.bytes_out
+        assert stream.try_write(b"later") == 5
+        assert connection.bytes_out == sent
+        assert stream.write_at_once(bytes(2 * WINDOW)) == WINDOW - 5
+        assert connection.bytes_out > sent + WINDOW
+        assert (stream.credit, stream.write_at_once(b"x")) == (0, 0)
+        stream.reset()
+        with pytest.raises(StreamResetError):
+            stream.write_at_once(b"x")
+
+
 @pytest.mark.parametrize("how", ["reset", "reset by the peer", "the connection's end"])
 async def test_on_writable_calls_when_the_stream_has_ended_and_try_write_raises(how: str) -> None:
     async with accepted() as (_, link, stream):
