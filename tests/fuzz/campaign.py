@@ -8,6 +8,7 @@ work directory, and belongs into `corpus/<target>/` once its cause is mended.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -131,28 +132,25 @@ class Campaign:
             outcome.result = f"grows: {grown}"
 
     def _keep(self, target: Target, folder: Path, live: Path) -> int:
-        """Replace the kept corpus by the inputs that cover as much as all; return how many those are."""
+        """Add to the kept corpus, as far as there is room, of the inputs that cover as much as all; return its size."""
+        kept = self._corpus / target.name
+        kept.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in kept.iterdir()}
         smallest = folder / "smallest"
         smallest.mkdir()
-        arguments = ["-set_cover_merge=1", f"-max_total_time={MERGE_SECONDS}", str(smallest), str(live)]
-        self._fuzz(target.name, folder, arguments, Outcome(target.name))
-        chosen: list[Path] = []
-        size_bytes = 0
+        if importlib.util.find_spec("atheris") is not None:
+            arguments = ["-set_cover_merge=1", f"-max_total_time={MERGE_SECONDS}", str(smallest), str(live)]
+            self._fuzz(target.name, folder, arguments, Outcome(target.name))
+        room_bytes = KEPT_BYTES - sum(path.stat().st_size for path in kept.iterdir())
+        known = there | {name_of(seed) for seed in target.seeds}
         # Their hashes are their names: what is left out is as good as drawn by lot.
         for path in sorted(smallest.iterdir()):
             length = path.stat().st_size
-            if length <= KEPT_INPUT_BYTES and size_bytes + length <= KEPT_BYTES and len(chosen) < KEPT_FILES:
-                chosen.append(path)
-                size_bytes += length
-        kept = self._corpus / target.name
-        if not chosen:
-            return len(list(kept.glob("*")))
-        kept.mkdir(parents=True, exist_ok=True)
-        seeds = {name_of(seed) for seed in target.seeds}
-        for path in chosen:
-            if path.name not in seeds:
+            if len(there) < KEPT_FILES and length <= min(room_bytes, KEPT_INPUT_BYTES) and path.name not in known:
                 shutil.copy(path, kept / path.name)
-        return len(list(kept.iterdir()))
+                there.add(path.name)
+                room_bytes -= length
+        return len(there)
 
     def _write(self, outcome: Outcome) -> None:
         """Put an outcome in its place among those that are there."""
