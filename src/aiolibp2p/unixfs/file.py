@@ -77,7 +77,7 @@ async def file_bytes(source: BlockSource, root: Node, offset: int, end: int) -> 
 class _Ahead:
     """The pieces of a file in order, those that are to come known before they are reached."""
 
-    def __init__(self, source: BlockSource, pieces: AsyncGenerator[bytes | _Part, None]) -> None:
+    def __init__(self, source: BlockSource, pieces: AsyncGenerator[bytes | list[_Part], None]) -> None:
         self._source = source
         self._pieces = pieces
         self._pending: deque[bytes | _Part] = deque()
@@ -128,16 +128,20 @@ class _Ahead:
             if piece is None:
                 self._ended = True
                 return
-            self._pending.append(piece)
-            if isinstance(piece, _Part):
-                # The source sees the list grow.
-                self._leaves.append(piece.cid)
-            else:
+            if isinstance(piece, bytes):
+                self._pending.append(piece)
                 self._held_bytes += len(piece)
+            else:
+                self._pending += piece
+                # The source sees the list grow.
+                self._leaves += [part.cid for part in piece]
 
 
-async def _pieces(source: BlockSource, root: Node, offset: int, end: int) -> AsyncGenerator[bytes | _Part, None]:
-    """Give a file's raw leaves in the range as their places, and the bytes that lie in its nodes, in order."""
+async def _pieces(source: BlockSource, root: Node, offset: int, end: int) -> AsyncGenerator[bytes | list[_Part], None]:
+    """Give a file's raw leaves in the range as their places, and the bytes that lie in its nodes, in order.
+
+    Leaves of one node come together: all of them are known as soon as it is.
+    """
     stack: list[_Children] = []
     node, start = root, 0
     try:
@@ -149,15 +153,15 @@ async def _pieces(source: BlockSource, root: Node, offset: int, end: int) -> Asy
                 yield inside
             _check_depth(node.cid, len(stack))
             stack.append(_Children(source, node, start, offset, end))
-            while (part := stack[-1].next_part()) is None or part.cid.codec == RAW:
-                if part is not None:
-                    _check_depth(part.cid, len(stack))
-                    yield part
+            while (parts := stack[-1].next_parts()) is None or parts[0].cid.codec == RAW:
+                if parts is not None:
+                    _check_depth(parts[0].cid, len(stack))
+                    yield parts
                     continue
                 await stack.pop().close()
                 if not stack:
                     return
-            node, start = await stack[-1].load(part), part.start
+            node, start = await stack[-1].load(parts[0]), parts[0].start
     finally:
         while stack:
             await stack.pop().close()
@@ -175,11 +179,19 @@ class _Children:
             if size and start + size > offset and start < end:
                 parts.append(_Part(link.cid, start, size))
             start += size
-        self._parts = iter(parts)
+        self._parts = deque(parts)
         self._blocks = Blocks(source, [part.cid for part in parts if part.cid.codec != RAW])
 
-    def next_part(self) -> _Part | None:
-        return next(self._parts, None)
+    def next_parts(self) -> list[_Part] | None:
+        """Return the leaves that follow, or the next child that is none."""
+        if not self._parts:
+            return None
+        parts = [self._parts.popleft()]
+        while parts[0].cid.codec == RAW and self._parts and self._parts[0].cid.codec == RAW:
+            if len(parts) == _LEAVES_AHEAD:
+                break
+            parts.append(self._parts.popleft())
+        return parts
 
     async def load(self, part: _Part) -> Node:
         node = parse_block(part.cid, await self._blocks.next())

@@ -158,8 +158,8 @@ async def test_leaves_of_the_next_node_are_known_before_it_is_reached() -> None:
         told = []
         async for _ in pieces:
             told.append(len(store.known))
-    # With each piece twice as many, so that the first waits for no node but its own.
-    assert told[:5] == [1, 3, 6, 11, 20]
+    # With each piece twice as many, so that the first waits for no node but its own, and all three of a node at once.
+    assert told[:5] == [3, 3, 6, 12, 21]
     assert told[-1] == 103
 
 

@@ -20,6 +20,8 @@ UNPROVEN = 8
 """Blocks asked at a time of a peer that has had nothing yet."""
 SMOOTHING = 8
 """Samples over which sizes and delays are averaged."""
+PACED = 32
+"""Blocks over which the time for one is averaged: several come at once."""
 PATIENCE = 4
 """How many times its usual delay an answer may take."""
 REFILL = 0.75
@@ -55,8 +57,6 @@ class Candidate(Generic[P]):
         self.silent = False
         """Whether it has let everything asked of it go unanswered for too long."""
         self.heard_at = -math.inf
-        self.interval: float | None = None
-        """Usual seconds for one block: the delay over the number of wants there; None before the first."""
         self._slowest = limits.bitswap_bytes_per_second
         self._answer_within = timeouts.bitswap_answer
         self._window_bytes = limits.yamux_window_max
@@ -67,6 +67,10 @@ class Candidate(Generic[P]):
         self._had = False
         self._absent_in_row = 0
         self._delay: float | None = None
+        self._answered_at = -math.inf
+        self._alone: float | None = None
+        self._pace: tuple[float, float] = 0.0, 0.0
+        """Seconds between answers while more was expected, and how many answers, old ones counting less and less."""
         self._told_after: float | None = None
         self._mean_bytes = float(limits.bitswap_batch_bytes)
         self._silences = RecentQuantile(USUAL, size=SILENCES, least=SILENCES_MIN)
@@ -80,6 +84,16 @@ class Candidate(Generic[P]):
     def expected(self) -> int:
         """How many blocks it is expected to send."""
         return len(self._expected)
+
+    @property
+    def interval(self) -> float | None:
+        """Usual seconds for one block; None before the first.
+
+        Of blocks that were asked for while others were expected, where there are any: the way there and back counts
+        only for the first.
+        """
+        seconds, n = self._pace
+        return seconds / n if n else self._alone
 
     @property
     def trusted(self) -> bool:
@@ -158,9 +172,15 @@ class Candidate(Generic[P]):
         self._mean_bytes += (n_bytes - self._mean_bytes) / SMOOTHING
         expected = self._expected.get(cid)
         if expected is not None:
-            delay = now - expected[0]
-            self._delay = _smoothed(self._delay, delay)
-            self.interval = _smoothed(self.interval, delay / expected[1])
+            asked_at, position = expected
+            self._delay = _smoothed(self._delay, now - asked_at)
+            if position == 1:
+                self._alone = _smoothed(self._alone, now - asked_at)
+            else:
+                seconds, n = self._pace
+                seconds += now - max(asked_at, self._answered_at)
+                self._pace = seconds * (1 - 1 / PACED), n * (1 - 1 / PACED) + 1 - 1 / PACED
+            self._answered_at = now
             self.answered(cid, now)
 
     def received_bytes(self, n_bytes: int, now: float) -> None:

@@ -67,7 +67,7 @@ class Hedging:
         """Want these of "a" alone, which has shown to be quick."""
         for peer, record in self.session._peers.items():
             if peer != "a":
-                record.interval = math.inf
+                record._pace = math.inf, 1.0
         self.want(*numbers)
 
 
