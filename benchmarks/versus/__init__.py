@@ -1,1 +1,1 @@
-"""aiolibp2p, js-libp2p and go-libp2p doing the same work, alternating in one run: `python -m benchmarks.versus`."""
+"""aiolibp2p and libp2p in Go, JavaScript and Python doing the same work, in turns: `python -m benchmarks.versus`."""

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.versus.measuring import Sample
 from benchmarks.versus.programs import ASYNCIO, GO, JS, PY, ROOT, UVLOOP
 from benchmarks.versus.rows import Row
-from tests.interop.peers import GO_PEER, HERE, node_program
+from tests.interop.peers import GO_PEER, HERE, PY_PEER, node_program
 
 Results = dict[str, dict[str, list[Sample]]]
 """Samples by row and contestant."""
@@ -45,6 +45,7 @@ def facts() -> dict[str, Any]:
             "node": output([str(node_program()), "--version"]),
             "js": json.loads((HERE / "js" / "package.json").read_text())["dependencies"],
             "go": go_versions(),
+            "py": output([str(PY_PEER), "-c", "import importlib.metadata as found; print(found.version('libp2p'))"]),
         },
     }
 
