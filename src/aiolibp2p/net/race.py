@@ -468,7 +468,7 @@ class Dial:
         error = DialError(None if self.peer_id is None else str(self.peer_id), failures, report)
         error.__cause__ = next(iter(failures.values()), None)
         if _log.isEnabledFor(logging.DEBUG):
-            _log.debug("a dial failed", extra={"peer_id": self.peer_id, "failures": report.to_json()})
+            _log.debug("a dial failed", extra={"peer_id": self.peer_id, "report": report.to_json()})
         self._end(error)
 
     def _end(self, result: Connection | Libp2pError, *, winner: Attempt | None = None) -> None:
