@@ -18,7 +18,7 @@ FUZZ_PARALLEL := 2
 # What go-libp2p 0.51 asks for in its go.mod.
 GO_MIN := 1.26.0
 
-.PHONY: run run-streams test lint unit sim sweep interop fuzz bench peers go-peer js-peer py-peer clean
+.PHONY: run run-streams test lint unit sim sweep interop fuzz bench soak peers go-peer js-peer py-peer clean
 
 run: $(VENV)/.run-installed $(if $(FILE),,$(VENV)/.demo-installed)
 	@$(PY) examples/first_light.py $${FILE:+-- "$$FILE"}
@@ -55,6 +55,9 @@ fuzz: $(VENV)/.test-installed
 
 bench: $(VENV)/.test-installed peers
 	@$(PY) -m benchmarks.versus
+
+soak: $(VENV)/.test-installed peers
+	@$(PY) -m benchmarks.soak
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis $(JS)/node_modules $(GO_PEER)/build \
