@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from aiolibp2p import Timeouts
 from aiolibp2p.blocks import Cid
 from aiolibp2p.errors import BlockNotFoundError
 from aiolibp2p.sansio.bitswap.message import Payload, Presence
@@ -79,6 +80,16 @@ async def test_we_fetch_many_blocks(server: Listener) -> None:
     wanted = numbered("many", 400, 16384)
     async with local_node() as node, node.bitswap.session([server.addr]) as session:
         assert sorted([pair async for pair in session.get_many([cid for cid, _ in wanted])]) == sorted(wanted)
+
+
+async def test_we_fetch_a_block_again_that_we_have_forgotten(server: Listener) -> None:
+    # Helia answers no second want for what it has sent, for as long as the connection lives, unless it was cancelled.
+    cid, data = single("forgotten", 20_000)
+    await told(server, "block", "forgotten", 20_000)
+    async with local_node(timeouts=Timeouts(bitswap_repair=2.0, bitswap_fetch=10.0)) as node:
+        for _ in range(3):
+            assert await node.bitswap.get(cid, [server.addr]) == data
+            await node.store.delete(cid)
 
 
 async def test_what_they_lack_is_not_found(server: Listener) -> None:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from aiolibp2p import Host, Stream
+from aiolibp2p import Host, Stream, Timeouts
 from aiolibp2p.bitswap import Bitswap
 from aiolibp2p.blocks import Cid, MemoryBlockstore
 from aiolibp2p.errors import Libp2pError
@@ -59,10 +59,10 @@ def tree_at(folder: Path) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def local_node(*has: Block) -> AsyncIterator[Node]:
+async def local_node(*has: Block, timeouts: Timeouts | None = None) -> AsyncIterator[Node]:
     """Give a node that has these blocks; nothing may have failed inside it."""
     store = MemoryBlockstore(has)
-    async with Host(listen=LOCAL) as host:
+    async with Host(listen=LOCAL, timeouts=timeouts) as host:
         events = host.events()
         async with Bitswap(host, store) as bitswap:
             yield Node(host, store, bitswap)

@@ -1,7 +1,9 @@
 """What we want of one peer, over all sessions: the wants desired against those the peer has been told of.
 
 A message is the difference between the two. A new stream tells everything again with `full`; a want without an answer
-for `Timeouts.bitswap_repair` is told again. So nothing depends on every message having arrived.
+for `Timeouts.bitswap_repair` is cancelled and told again. So nothing depends on every message having arrived, or on
+what the peer believes to have answered: Helia's ledger keeps what it has sent, and a second want for that changes
+nothing there until it was cancelled.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ class Wantlist(Generic[P]):
         self._lacking: set[bytes] = set()
         """What the peer has said DONT_HAVE to: it answers again only when it is told again."""
         self._changed: dict[bytes, None] = {}
+        self._repairing: set[bytes] = set()
+        """Wants that are to be cancelled before they are told again."""
         self._urgent: set[bytes] = set()
         self._owed: dict[bytes, tuple[Cause, Received]] = {}
         self._sending: Message | None = None
@@ -59,7 +63,8 @@ class Wantlist(Generic[P]):
     @property
     def room(self) -> int:
         """How many more CIDs may be wanted of the peer, so that it drops none silently."""
-        return self._most - max(len(self._desired), len(self._told))
+        desired, told = len(self._desired), len(self._told)
+        return self._most - (desired if desired > told else told)
 
     @property
     def most(self) -> int:
@@ -88,7 +93,10 @@ class Wantlist(Generic[P]):
         if owners is not None and owners.pop(owner, None) is not None and not owners:
             del self._desired[cid]
             self._urgent.discard(cid)
-            self._change(cid)
+            if cid in self._told:
+                self._change(cid)
+            else:
+                self._changed.pop(cid, None)  # what is being written is looked at when it was
 
     def owe(self, multihash: bytes, cause: Cause, received: Received) -> None:
         """Remember that the peer may still send this block, though nobody wants it any more, and who counts it then."""
@@ -137,6 +145,7 @@ class Wantlist(Generic[P]):
         else:
             message = self._difference()
             if not message.entries:
+                self._changed.clear()
                 return None
         self._sending = message
         self._changed.clear()
@@ -150,13 +159,14 @@ class Wantlist(Generic[P]):
         if message.full:
             self._told.clear()
             self._lacking.clear()
+            self._repairing.clear()
             self._full = False
         for entry in message.entries:
             self._forget(entry.cid)
             if not entry.cancel:
                 self._told[entry.cid] = entry.want_have, now
-                if entry.cid not in self._desired:
-                    self._change(entry.cid)
+            if entry.cancel == (entry.cid in self._desired):
+                self._change(entry.cid)
         if self._changed:
             self._to_write[self.peer] = None
 
@@ -177,7 +187,7 @@ class Wantlist(Generic[P]):
             if told_at + self._repair_after > now:
                 break
             if cid in self._desired:
-                self._forget(cid)
+                self._repairing.add(cid)
                 self._change(cid)
 
     def _forget(self, cid: bytes) -> None:
@@ -194,13 +204,14 @@ class Wantlist(Generic[P]):
         wants = []
         for cid in self._changed:
             told = self._told.get(cid)
-            if cid not in self._desired:
+            if cid not in self._desired or cid in self._repairing:
+                self._repairing.discard(cid)
                 if told is not None:
+                    # Where it is wanted, that follows in the next message: boxo makes one entry of all for a CID.
                     message.entries.append(Entry(cid, 0, True))
-            else:
-                have = self._want_have(cid)
-                if told is None or (told[0] and not have):
-                    wants.append(self._entry(cid))
+                    continue
+            if cid in self._desired and (told is None or (told[0] and not self._want_have(cid))):
+                wants.append(self._entry(cid))
         message.entries += wants
         return message
 

@@ -188,7 +188,7 @@ def test_an_idle_stream_that_ends_needs_no_new_one() -> None:
     assert wanting.to_write == {}
 
 
-def test_a_want_without_an_answer_is_told_again_after_a_while() -> None:
+def test_a_want_without_an_answer_is_cancelled_and_told_again_after_a_while() -> None:
     wanting = Wanting()
     wanting.wantlist.want("s", cid(1))
     wanting.tell(now=0.0)
@@ -197,9 +197,33 @@ def test_a_want_without_an_answer_is_told_again_after_a_while() -> None:
     wanting.wantlist.repair(REPAIR - 0.1)
     assert wanting.tell() is None
     wanting.wantlist.repair(REPAIR)
+    assert told(wanting.tell(REPAIR)) == [(cid(1), False, True)]
+    assert wanting.to_write == {"peer": None}
     assert told(wanting.tell(REPAIR)) == [(cid(1), False, False)]
+    assert wanting.to_write == {}
     wanting.wantlist.repair(REPAIR + 5.0)
+    assert told(wanting.tell()) == [(cid(2), False, True)]
     assert told(wanting.tell()) == [(cid(2), False, False)]
+
+
+def test_a_want_that_is_answered_before_it_is_told_again_is_not() -> None:
+    wanting = Wanting()
+    wanting.wantlist.want("s", cid(1))
+    wanting.tell(now=0.0)
+    wanting.wantlist.repair(REPAIR)
+    wanting.wantlist.received_block(cid(1))
+    wanting.wantlist.unwant("s", cid(1))
+    assert told(wanting.tell(REPAIR)) == []
+    assert wanting.to_write == {}
+
+
+def test_a_want_that_is_answered_and_wanted_anew_before_it_is_told_again_is_told_at_once() -> None:
+    wanting = Wanting()
+    wanting.wantlist.want("s", cid(1))
+    wanting.tell(now=0.0)
+    wanting.wantlist.repair(REPAIR)
+    wanting.wantlist.received_block(cid(1))
+    assert told(wanting.tell(REPAIR)) == [(cid(1), False, False)]
 
 
 def test_wants_that_a_peer_may_still_remember_take_room_in_its_window() -> None:
