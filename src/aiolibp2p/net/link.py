@@ -288,7 +288,7 @@ class Link(asyncio.BufferedProtocol):
             self._dispatching = True
             while session.changed:
                 changed, session.changed = session.changed, []
-                connection.on_events(cast(Sequence[MuxedStream], changed))
+                connection.on_events(changed)
             self._flush_scheduled = scheduled
             self._dispatching = False
         if session.openable:
@@ -323,7 +323,7 @@ class Link(asyncio.BufferedProtocol):
     def open_stream(self) -> MuxedStream:
         """Open a stream; `can_open` must hold."""
         assert self._session is not None  # a connection has a session
-        return cast(MuxedStream, self._session.open_stream())
+        return self._session.open_stream()
 
     def flush_soon(self) -> None:
         """Send what is queued at the end of this turn of the loop, or now where many streams have queued something."""
@@ -350,7 +350,7 @@ class Link(asyncio.BufferedProtocol):
             self._wake_room_waiters(session)
         if session.changed and self.connection is not None:
             changed, session.changed = session.changed, []
-            self.connection.on_events(cast(Sequence[MuxedStream], changed))
+            self.connection.on_events(changed)
         if session.openable and self.connection is not None:
             # The end of a tombstone, which is forgotten once its FIN has left, makes room for a stream.
             session.openable = False

@@ -472,7 +472,10 @@ class Stream:
                 self.connection._woken = True
         elif self._readable is not None:
             self._read_since = self._muxer.received_at
-            self._call(self._readable)
+            try:
+                self._readable()
+            except Exception as error:  # noqa: BLE001  the boundary of a user's callback
+                self.connection._handler_failed(self, error)
         muxed = self._muxed
         if muxed.fin_received and muxed.finished:
             self._finish(None)

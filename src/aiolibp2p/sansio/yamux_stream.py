@@ -136,6 +136,9 @@ class YamuxStream:
             view = memoryview(first)
             chunks[0] = view[max_bytes:]
             data, size = bytes(view[:max_bytes]), max_bytes
+        elif len(chunks) == 1:
+            chunks.clear()
+            data = first if type(first) is bytes else bytes(first)
         else:
             count, there = 1, len(chunks)
             while count < there and (more := size + len(chunks[count])) <= max_bytes:
