@@ -114,9 +114,9 @@ class Candidate(Generic[P]):
     def free(self) -> bool:
         """Whether one more block may be asked for."""
         n = len(self._expected)
-        if self.wantlist.room <= 0:
+        if (n >= 2 and self._filled) if self._had else n >= UNPROVEN:
             return False
-        return n < 2 or not self._filled if self._had else n < UNPROVEN
+        return self.wantlist.room > 0
 
     def expect(self, cid: bytes, now: float) -> None:
         """Expect a block, behind those already expected."""

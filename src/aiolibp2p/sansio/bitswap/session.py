@@ -103,7 +103,8 @@ class Session(Generic[P]):
             self._wants[cid] = Want(multihash)
             self._interest.setdefault(multihash, {})[self, cid] = None
             self._queue[cid] = None
-            self._check_exhausted(cid, self._wants[cid])
+            if not self._peers:
+                self._exhausted[cid] = self._unlocated[cid] = None
         self._ask(now)
 
     def unwant(self, cids: Iterable[bytes], now: float) -> None:
@@ -272,32 +273,32 @@ class Session(Generic[P]):
 
     def _ask(self, now: float) -> None:
         """Give queued wants to peers that are free, in order."""
-        free = sum(record.free for record in self._peers.values())
-        if not free or not self._queue:
+        peers = self._peers.values()
+        if not self._queue or not any(record.free for record in peers):
             return
         settled = []
+        quickest = self._quickest()
+        tried = self._tried()
         for cid in islice(self._queue, min(LOOKED_AT, 1 + PAIRS_LOOKED_AT // len(self._peers))):
             want = self._wants[cid]
-            record, possible = self._choose(want, now)
+            record, possible = self._choose(want, now, quickest, tried)
             if record is not None:
                 self._ask_of(record, cid, want, now)
                 settled.append(cid)
-                if not record.free:
-                    free = sum(record.free for record in self._peers.values())
-                    if not free:
-                        break
+                if record.unknown:
+                    tried = self._tried()
+                if not record.free and not any(record.free for record in peers):
+                    break
             elif not possible:
                 settled.append(cid)
         for cid in settled:
             del self._queue[cid]
 
-    def _choose(self, want: Want[P], now: float) -> tuple[Candidate[P] | None, bool]:
+    def _choose(self, want: Want[P], now: float, quickest: float, tried: int) -> tuple[Candidate[P] | None, bool]:
         """Return who is to be asked now, and whether somebody may be asked later."""
         best: Candidate[P] | None = None
         best_rank: tuple[bool, Rank] | None = None
         possible = answering = False
-        quickest = self._quickest()
-        tried = sum(record.unknown and record.expected > 0 for record in self._peers.values())
         for peer, record in self._peers.items():
             if want.lacked_by(peer):
                 continue
@@ -312,6 +313,10 @@ class Session(Generic[P]):
         if best_rank is not None and best_rank[0] and answering:
             return None, True  # better wait for one that answers
         return best, possible
+
+    def _tried(self) -> int:
+        """Return how many peers are asked for blocks of which nothing is known yet."""
+        return sum(record.unknown and record.expected > 0 for record in self._peers.values())
 
     def _quickest(self) -> float:
         """Return what the best peer needs for a block: so much is expected of one that has sent none yet."""

@@ -82,7 +82,8 @@ class Wantlist(Generic[P]):
             owners = self._desired[cid] = {}
         owners[owner] = have
         if cid in self._lacking:
-            self._forget(cid)
+            self._lacking.discard(cid)
+            self._repairing.add(cid)
         if urgent:
             self._urgent.add(cid)
         self._change(cid)
@@ -93,6 +94,7 @@ class Wantlist(Generic[P]):
         if owners is not None and owners.pop(owner, None) is not None and not owners:
             del self._desired[cid]
             self._urgent.discard(cid)
+            self._repairing.discard(cid)
             if cid in self._told:
                 self._change(cid)
             else:

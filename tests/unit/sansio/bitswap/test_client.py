@@ -156,7 +156,10 @@ def test_a_peer_that_said_dont_have_is_asked_again_for_whoever_wants_it_next(fir
     if not first_stays:
         one.unwant([cid(1)], 0.0)
     two.want([cid(1)], 0.0)
-    assert [(entry.cid, entry.cancel) for entry in told(client, "a").entries] == [(cid(1), False)]
+    # One that believes it answered needs the cancel.
+    for cancel in (True, False):
+        assert [(entry.cid, entry.cancel) for entry in told(client, "a").entries] == [(cid(1), cancel)]
+    assert client.peers_to_write() == []
     assert two.exhausted() == []
     client.received_presences("a", [Presence(cid(1), False)], 0.0)
     assert two.exhausted() == [cid(1)]
