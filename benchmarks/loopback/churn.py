@@ -91,9 +91,9 @@ def level(server: Churner, settle_seconds: float) -> Answer:
     return facts | {"rss_anon_bytes": int(median(samples)), "rss_anon_samples": samples}
 
 
-def attack(program: Churner, row: str, address: str, count: int) -> Answer:
+def attack(program: Churner, row: str, address: str, count: int, silent_per_second: float) -> Answer:
     words: list[Any] = [row, address, count]
-    answer = program.ask(words + ([SILENT_PER_SECOND] if row == "silent" else []))
+    answer = program.ask(words + ([silent_per_second] if row == "silent" else []))
     if answer["failed"]:
         raise PeerProgramError(f"{row}: {answer['failed']} of {count} failed: {answer.get('why')}")
     return answer
@@ -122,7 +122,9 @@ class Programs:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def measure(self, row: str, warm_up: int, count: int) -> dict[str, Any]:
+    def measure(
+        self, row: str, warm_up: int, count: int, silent_per_second: float = SILENT_PER_SECOND
+    ) -> dict[str, Any]:
         """Measure one row.
 
         Raises:
@@ -131,11 +133,11 @@ class Programs:
         before = level(self._server, self._settle_seconds)
         honest = Honest(self._dialler, self._address)
         with honest:
-            warmed = attack(self._attacker, row, self._address, warm_up)
+            warmed = attack(self._attacker, row, self._address, warm_up, silent_per_second)
         warm = level(self._server, self._settle_seconds)
         meanwhile = Honest(self._dialler, self._address)
         with meanwhile:
-            full = attack(self._attacker, row, self._address, count)
+            full = attack(self._attacker, row, self._address, count, silent_per_second)
         after = level(self._server, self._settle_seconds)
         meanwhile.failures += honest.failures
         return {
