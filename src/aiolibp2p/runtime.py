@@ -12,16 +12,20 @@ import errno
 import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from aiolibp2p.entropy import Entropy
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver
+
+T = TypeVar("T")
 
 _SAME_CLOCK_SECONDS = 1.0
 _DNS_PORT = 53
@@ -192,6 +196,7 @@ class SystemNames:
         self._loop = loop
         self._nameservers = None if nameservers is None else [_nameserver(text) for text in nameservers]
         self._resolver: Resolver | None = None
+        self._is_simulated = hasattr(loop, "resolve_txt")
 
     async def resolve(self, host: str, family: Family | None) -> list[str]:
         """Return the addresses of a name, the system's favourite first.
@@ -200,8 +205,13 @@ class SystemNames:
             OSError: it does not resolve; `is_temporary` says whether that may change soon.
         Cancellation: the answer is not waited for.
         """
+        number = _FAMILIES[family]
         try:
-            found = await self._loop.getaddrinfo(host, None, family=_FAMILIES[family], type=socket.SOCK_STREAM)
+            if self._is_simulated:
+                found = await self._loop.getaddrinfo(host, None, family=number, type=socket.SOCK_STREAM)
+            else:
+                ask = partial(socket.getaddrinfo, host, None, family=number, type=socket.SOCK_STREAM)
+                found = await on_daemon_thread(self._loop, ask, "name look-up")
         except UnicodeError as error:
             # What getaddrinfo says of a name with an empty or overlong label; a peer may have told us that name.
             raise OSError(f"{host!r} is not a name that resolves") from error
@@ -214,13 +224,13 @@ class SystemNames:
             OSError: there is no such name, it has none, or nobody answers for it (`is_temporary`).
         Cancellation: the question is dropped.
         """
-        simulated = getattr(self._loop, "resolve_txt", None)
-        if simulated is not None and self._nameservers is None:
-            records: list[str] = await simulated(name)
+        if self._is_simulated and self._nameservers is None:
+            records: list[str] = await self._loop.resolve_txt(name)  # type: ignore[attr-defined]  # of a simulated one
             return records
         if self._resolver is None:
             # On a thread: the import and the system's configuration take a tenth of a second.
-            self._resolver = await asyncio.to_thread(_new_resolver, self._nameservers)
+            make = partial(_new_resolver, self._nameservers)
+            self._resolver = await on_daemon_thread(self._loop, make, "resolver set-up")
         from dns.exception import DNSException
         from dns.resolver import NoNameservers
 
@@ -230,6 +240,34 @@ class SystemNames:
             number = socket.EAI_AGAIN if isinstance(error, NoNameservers) else socket.EAI_NONAME
             raise socket.gaierror(number, f"no TXT records of {name}: {_first_line(error)}") from error
         return [b"".join(record.strings).decode("utf-8", "replace") for record in answer]
+
+
+async def on_daemon_thread(loop: asyncio.AbstractEventLoop, function: Callable[[], T], name: str) -> T:
+    """Call a function that may hang on a thread of its own, which does not hold up the end of the loop or the process.
+
+    The loop's own threads would: a system resolver that hears nothing keeps one for half a minute.
+
+    Raises: what the function raises.
+    Cancellation: the result is not waited for.
+    """
+    result: asyncio.Future[T] = loop.create_future()
+
+    def tell(act: Callable[..., None], outcome: object) -> None:
+        if not result.done():
+            act(outcome)
+
+    def run() -> None:
+        try:
+            told = partial(tell, result.set_result, function())
+        except Exception as error:  # noqa: BLE001  whoever waits is told
+            told = partial(tell, result.set_exception, error)
+        try:
+            loop.call_soon_threadsafe(told)
+        except RuntimeError:
+            pass  # the loop is closed, and nobody waits
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await result
 
 
 def _nameserver(text: str) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import threading
 
 import pytest
 
@@ -120,3 +121,47 @@ async def test_the_interfaces_of_this_machine_have_loopback_among_them() -> None
     assert "127.0.0.1" in found
     assert not [ip for ip in found if is_link_local(ip) or "%" in ip]
     assert len(set(found)) == len(found)
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_look_up_that_hangs_holds_up_neither_who_gave_it_up_nor_the_end_of_the_loop(
+    is_cancelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        released.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        asked = loop.create_task(SystemNames(loop).resolve("hangs.example", None))
+        await asyncio.sleep(0)  # in which its thread begins
+        if is_cancelled:
+            asked.cancel()
+        # Else the runner cancels it, as it leaves.
+
+    before = set(threading.enumerate())
+    asyncio.run(main())
+    (left,) = set(threading.enumerate()) - before
+    assert left.daemon
+    released.set()
+    left.join()
+
+
+@pytest.mark.sockets
+def test_what_a_look_up_raises_reaches_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+    async def main() -> None:
+        await SystemNames(asyncio.get_running_loop()).resolve("a.example", None)
+
+    with pytest.raises(socket.gaierror) as caught:
+        asyncio.run(main())
+    assert is_temporary(caught.value)
