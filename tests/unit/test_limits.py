@@ -245,7 +245,9 @@ TIMES: dict[str, tuple[str, ...]] = {
         LEDGER + "test_ten_seconds_without_a_reset_confirm_an_answer",
     ),
     "bitswap_hold": (ENGINE + "test_what_was_loaded_for_a_peer_that_takes_nothing_is_let_go_but_for_what_was_begun",),
-    "bitswap_repair": ("unit/sansio/bitswap/test_wantlist::test_a_want_without_an_answer_is_told_again_after_a_while",),
+    "bitswap_repair": (
+        "unit/sansio/bitswap/test_wantlist::test_a_want_without_an_answer_is_cancelled_and_told_again_after_a_while",
+    ),
     "bitswap_answer": (
         "unit/sansio/bitswap/test_session::"
         "test_what_a_silent_peer_does_not_answer_is_asked_elsewhere_and_stays_asked_there",
