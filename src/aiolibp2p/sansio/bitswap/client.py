@@ -81,6 +81,9 @@ class Client(Generic[P]):
 
     def received_bytes(self, peer: P, n_bytes: int, now: float) -> None:
         """Take note that part of a message has come from `peer`."""
+        wantlist = self._wantlists.get(peer)
+        if wantlist is not None:
+            wantlist.heard_at = now
         for session in self._sessions:
             session.received_bytes(peer, n_bytes, now)
 
@@ -96,6 +99,8 @@ class Client(Generic[P]):
         """Take note of a verified block; return who wanted it, and by which CID. An empty list: drop the block."""
         interested = list(self._interest.get(multihash, ()))
         wantlist = self._wantlists.get(peer)
+        if wantlist is not None:
+            wantlist.heard_at = now
         if not interested:
             cause, counts = (Cause.UNASKED, None) if wantlist is None else wantlist.take_owed(multihash)
             for received in (self.received,) if counts is None else (self.received, counts):

@@ -1,13 +1,14 @@
 """What we want of one peer, over all sessions: the wants desired against those the peer has been told of.
 
 A message is the difference between the two. A new stream tells everything again with `full`; a want without an answer
-for `Timeouts.bitswap_repair` is cancelled and told again. So nothing depends on every message having arrived, or on
-what the peer believes to have answered: Helia's ledger keeps what it has sent, and a second want for that changes
-nothing there until it was cancelled.
+is cancelled and told again when the peer has been silent for `Timeouts.bitswap_repair`. So nothing depends on every
+message having arrived, or on what the peer believes to have answered: Helia's ledger keeps what it has sent, and a
+second want for that changes nothing there until it was cancelled.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -36,6 +37,8 @@ class Wantlist(Generic[P]):
         self.supports_have = supports_have
         self.useful = False
         """Whether the peer has sent a block that was wanted, or said HAVE, since it was connected."""
+        self.heard_at = -math.inf
+        """When the peer last sent part of an answer: until it falls silent, what is missing may be on its way."""
         self._most = limits.bitswap_window_wants
         self._repair_after = timeouts.bitswap_repair
         self._to_write = to_write
@@ -186,7 +189,7 @@ class Wantlist(Generic[P]):
     def repair(self, now: float) -> None:
         """Tell again what has had no answer for too long."""
         for cid, (_, told_at) in list(self._told.items()):
-            if told_at + self._repair_after > now:
+            if max(told_at, self.heard_at) + self._repair_after > now:
                 break
             if cid in self._desired:
                 self._repairing.add(cid)

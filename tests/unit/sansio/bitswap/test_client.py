@@ -163,3 +163,19 @@ def test_a_peer_that_said_dont_have_is_asked_again_for_whoever_wants_it_next(fir
     assert two.exhausted() == []
     client.received_presences("a", [Presence(cid(1), False)], 0.0)
     assert two.exhausted() == [cid(1)]
+
+
+def test_nothing_is_told_again_while_a_slow_peer_is_sending() -> None:
+    client = client_of("a")
+    session = client.session(["a"], 0.0)
+    session.want([cid(1), cid(2)], 0.0)
+    told(client, "a")
+    for now in range(0, 10 * round(REPAIR), 20):
+        client.received_bytes("a", 1000, now)
+        client.handle_timeout(now)
+        assert client.peers_to_write() == []
+    client.received_block("a", multihash(1), 10, now)
+    client.handle_timeout(now + REPAIR - 1)
+    assert client.peers_to_write() == []
+    client.handle_timeout(now + 2 * REPAIR)
+    assert {entry.cid for entry in told(client, "a", now + 2 * REPAIR).entries} == {cid(2)}
