@@ -129,6 +129,7 @@ class Client:
         if self._closed:
             return
         now = self._clock.now()
+        self.core.ask_queued(now)
         for peer_id in self.core.peers_to_write():
             writer = self._writers.get(peer_id)
             if writer is None:

@@ -77,6 +77,11 @@ class Client(Generic[P]):
             session.close(now)
             del self._sessions[session]
 
+    def ask_queued(self, now: float) -> None:
+        """Let sessions use the room at peers that another session has left; call it before `peers_to_write`."""
+        for session in self._sessions:
+            session.ask_queued(now)
+
     # -- what peers say ----------------------------------------------------------------------------------------------
 
     def received_bytes(self, peer: P, n_bytes: int, now: float) -> None:

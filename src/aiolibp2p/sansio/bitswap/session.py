@@ -115,6 +115,10 @@ class Session(Generic[P]):
                 self._remove(cid, want, now)
         self._ask(now)
 
+    def ask_queued(self, now: float) -> None:
+        """Ask for what is queued, where a peer has room for more."""
+        self._ask(now)
+
     def close(self, now: float) -> None:
         """Want nothing more and ask nobody."""
         self.unwant(list(self._wants), now)

@@ -179,3 +179,18 @@ def test_nothing_is_told_again_while_a_slow_peer_is_sending() -> None:
     assert client.peers_to_write() == []
     client.handle_timeout(now + 2 * REPAIR)
     assert {entry.cid for entry in told(client, "a", now + 2 * REPAIR).entries} == {cid(2)}
+
+
+def test_a_session_asks_when_another_one_has_left_it_room() -> None:
+    client: Client[str] = Client(Limits(bitswap_window_wants=2), Timeouts())
+    client.connected("a")
+    one, two = client.session(["a"], 0.0), client.session(["a"], 0.0)
+    one.want([cid(1), cid(2)], 0.0)
+    two.want([cid(3)], 0.0)
+    assert len(told(client, "a").entries) == 2
+    client.close(one, 0.0)
+    client.ask_queued(0.0)
+    assert two.queued == 1  # the peer still remembers what it was told
+    assert all(entry.cancel for entry in told(client, "a").entries)
+    client.ask_queued(0.0)
+    assert [entry.cid for entry in told(client, "a").entries] == [cid(3)]
