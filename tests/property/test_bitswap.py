@@ -95,6 +95,7 @@ BATCH_MAX = 250
 def test_nobody_waits_longer_than_a_turn_of_each_other(
     others: int, steps: list[tuple[str, int]], choice: Random
 ) -> None:
+    """T15: whatever the others do meanwhile."""
     scheduler: Scheduler[int] = Scheduler(QUANTUM)
     present = set(range(others))
     for peer in present:
@@ -366,6 +367,7 @@ class Exchange:
 def test_every_block_that_a_connected_peer_has_arrives_whatever_was_lost(
     holdings: list[set[int]], steps: list[tuple[str, int]]
 ) -> None:
+    """T7: whatever is lost, reset, cut off and made again, in any order, within three repairs."""
     names = [f"peer {n}" for n in range(len(holdings))]
     exchange = Exchange(dict(zip(names, holdings, strict=True)), range(16))
     for what, n in steps:

@@ -80,6 +80,7 @@ async def honest_seconds(kind: str) -> float:
 
 
 async def test_an_honest_peer_is_served_as_fast_beside_16_that_take_nothing() -> None:
+    """T2: four large blocks are wanted by each."""
     current_net().set_link(Link(latency=0.01, bandwidth=20e6))
     seconds = [await honest_seconds(kind) for kind in ("", "never answer", "never read")]
     assert seconds[0] > 5
@@ -89,6 +90,7 @@ async def test_an_honest_peer_is_served_as_fast_beside_16_that_take_nothing() ->
 
 @pytest.mark.parametrize("kind", ["never answer", "never read"])
 async def test_a_stalled_peer_is_reset_tried_again_once_after_its_back_off_and_then_given_up(kind: str) -> None:
+    """T2: its stream ends with a reset, and its connection stays."""
     many, _ = food()
     async with node("server", many) as server, hungry_links(server, kind) as links:
         await settled()
@@ -102,6 +104,7 @@ async def test_a_stalled_peer_is_reset_tried_again_once_after_its_back_off_and_t
 
 
 async def test_what_is_held_for_stalled_peers_is_bounded_and_the_oldest_is_given_up() -> None:
+    """T2: whatever the number of peers."""
     limits = Limits(bitswap_stalled_bytes=8 * (HUNGRY_BYTES + 100))
     many, _ = food()
     async with node("server", many, limits=limits) as server, hungry_links(server, "never answer"):
@@ -112,6 +115,7 @@ async def test_what_is_held_for_stalled_peers_is_bounded_and_the_oldest_is_given
 
 
 async def test_a_peer_that_reads_slowly_gets_everything() -> None:
+    """T3: 200 kbit/s, 200 ms away."""
     many = blocks(20, 64 << 10)
     async with node("server", many) as server:
         current_net().set_link(Link(latency=0.2, bandwidth=200e3))

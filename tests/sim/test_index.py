@@ -1,18 +1,21 @@
-"""What is promised, and which simulation test proves it; a proof that is lost or has lost its number fails here.
+"""What is promised, and which test in virtual time proves it; a proof that is lost or has lost its number fails here.
 
-A test's docstring begins with the number of the promise that it proves. Proofs on real sockets and against programs of
-other projects are in `tests/sockets` and `tests/interop`.
+A test's docstring begins with the number of the promise that it proves. Names without a folder are in `tests/sim`.
+Proofs on real sockets and against programs of other projects are in `tests/sockets` and `tests/interop`.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+FOLDERS = ("sim", "property", "unit/bitswap", "unit/sansio/bitswap")
+"""Where tests in virtual time, or without time, are looked for."""
 NUMBER = re.compile(r"(T\d+): ")
 
 PROOFS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -22,6 +25,31 @@ PROOFS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "test_close::test_close_on_a_peer_that_never_answers_takes_no_time_and_its_fin_leaves_after_ten_seconds",
             "test_close::test_a_host_that_hears_every_byte_and_whose_answer_never_arrives_gets_the_fin_after_ten_seconds",
+        ),
+    ),
+    "T1": (
+        "Peers accept streams, read, and never answer: what honest ones get takes as long as without them.",
+        (
+            "test_bitswap_silence::test_peers_that_read_and_never_answer_cost_honest_ones_nothing_in_an_hour",
+            "test_reenactment::test_where_close_waits_for_nobody_every_block_is_served_as_fast_as_before_the_first_silence",
+        ),
+    ),
+    "T2": (
+        "Peers never read, whatever they do meanwhile: the same; memory is bounded, and the stream ends with a reset.",
+        (
+            "test_bitswap_silence::test_peers_that_take_nothing_cost_honest_ones_nothing_and_a_bounded_part_of_the_rest",
+            "test_bitswap_silence::test_an_answer_that_fits_the_window_is_done_and_one_byte_more_ends_with_a_reset",
+            "test_bitswap_isolation::test_an_honest_peer_is_served_as_fast_beside_16_that_take_nothing",
+            "test_bitswap_isolation::"
+            "test_a_stalled_peer_is_reset_tried_again_once_after_its_back_off_and_then_given_up",
+            "test_bitswap_isolation::test_what_is_held_for_stalled_peers_is_bounded_and_the_oldest_is_given_up",
+        ),
+    ),
+    "T3": (
+        "Peers read a byte now and then: they are ended, and an honest peer at 128 kbit/s is served.",
+        (
+            "test_bitswap_silence::test_a_byte_now_and_then_wins_no_time_and_a_slow_honest_peer_is_served",
+            "test_bitswap_isolation::test_a_peer_that_reads_slowly_gets_everything",
         ),
     ),
     "T4": (
@@ -60,6 +88,83 @@ PROOFS: dict[str, tuple[str, tuple[str, ...]]] = {
             "test_faults_everywhere::test_a_host_may_be_left_at_every_step",
         ),
     ),
+    "T7": (
+        "Connections end and are made again at any moment: wants converge within the repair interval.",
+        (
+            "test_bitswap_races::test_wants_converge_whenever_which_of_two_connections_ends",
+            "property/test_bitswap::test_every_block_that_a_connected_peer_has_arrives_whatever_was_lost",
+        ),
+    ),
+    "T8": (
+        "A failed send and a bounce of the connection: the peer is usable again without a word from it.",
+        (
+            "test_bitswap_races::test_after_a_failed_send_and_a_bounce_a_peer_is_usable_without_a_word_from_it",
+            "unit/bitswap/test_stalls::test_answers_go_over_a_new_stream_when_the_peer_has_reset_one",
+            "unit/bitswap/test_ahead::test_a_stream_for_wants_that_was_lost_is_opened_again_after_bitswap_reopen",
+        ),
+    ),
+    "T9": (
+        "Storage takes ten seconds, or hangs, for one block: other blocks and other peers do not wait.",
+        (
+            "test_bitswap_races::test_a_block_that_takes_storage_ten_seconds_holds_up_no_other_peer",
+            "unit/bitswap/test_serving::test_where_storage_fails_for_one_block_the_others_are_served",
+        ),
+    ),
+    "T10": (
+        "Floods and oddities: bounded memory, right answers, and connections that stay.",
+        (
+            "test_bitswap_oddities::test_a_flood_of_wants_is_bounded_and_what_is_there_is_answered",
+            "test_bitswap_oddities::test_a_benign_oddity_costs_nothing",
+            "test_bitswap_oddities::test_cids_that_cannot_be_wanted_are_skipped_one_by_one",
+            "test_bitswap_oddities::test_a_message_of_four_mib_is_taken_and_one_byte_more_costs_its_stream",
+            "unit/bitswap/test_serving::test_a_message_that_is_none_costs_its_stream_and_nothing_else",
+        ),
+    ),
+    "T11": (
+        "Many connections come and go, and many wants: every object of theirs is gone afterwards.",
+        ("test_bitswap_races::test_peers_that_come_and_go_and_change_their_minds_leave_nothing_behind",),
+    ),
+    "T12": (
+        "Whatever happens, in any order: every get ends by its deadline, and rightly.",
+        ("property/test_bitswap_exchange::ExchangeMachine",),
+    ),
+    "T13": (
+        "Two wait for one block, and one gives up: the other gets it.",
+        (
+            "unit/bitswap/test_silence::test_another_who_wants_the_same_block_goes_on",
+            "unit/sansio/bitswap/test_client::test_one_of_two_getters_that_gives_up_does_not_strand_the_other",
+        ),
+    ),
+    "T14": (
+        "A server is left while all is stuck: it ends in time. (Readiness comes with the node.)",
+        ("test_bitswap_races::test_a_server_ends_in_time_while_storage_and_all_its_peers_are_stuck",),
+    ),
+    "T15": (
+        "Fifty peers want a thousand blocks each, and a newcomer one: it is answered within one round.",
+        (
+            "test_bitswap_fairness::"
+            "test_a_newcomer_with_one_want_is_answered_within_one_round_of_fifty_with_a_thousand_each",
+            "property/test_bitswap::test_nobody_waits_longer_than_a_turn_of_each_other",
+        ),
+    ),
+    "T16": (
+        "One slow peer wants blocks of 1 and 2 MiB: the others keep 99 % of what they had.",
+        ("test_bitswap_fairness::test_one_slow_peer_with_large_blocks_leaves_the_others_all_they_had",),
+    ),
+    "T17": (
+        "A receiver takes eight streams: everything arrives, and none is reset.",
+        (
+            "test_bitswap_fairness::test_a_receiver_limited_to_eight_streams_gets_everything_and_resets_none",
+            "test_bitswap_fairness::test_a_peer_that_asks_on_many_streams_is_answered_on_one",
+        ),
+    ),
+    "T18": (
+        "Blocks of every size, both ways: delivered, or refused cleanly.",
+        (
+            "test_bitswap_oddities::test_blocks_of_every_size_go_both_ways",
+            "test_bitswap_oddities::test_a_block_that_fits_in_no_message_is_refused_cleanly",
+        ),
+    ),
     "T19": (
         "Dialled peers that accept TCP and never speak, or stop after any message of the handshake, or within one:"
         " an error within `Timeouts.dial` that names the stage.",
@@ -81,6 +186,17 @@ PROOFS: dict[str, tuple[str, tuple[str, ...]]] = {
             "test_silent_inbound::test_of_one_network_those_that_never_spoke_go_first",
             "test_upgrade_deadlines::test_an_inbound_connection_that_falls_silent_is_dropped_at_upgrade",
             "test_upgrade_deadlines::test_an_inbound_connection_that_never_negotiates_a_muxer_is_dropped_at_upgrade",
+        ),
+    ),
+    "T21": (
+        "An empty block is served over both kinds of want.",
+        ("test_bitswap_oddities::test_an_empty_block_is_served_over_both_kinds_of_want",),
+    ),
+    "T23": (
+        "A full wantlist replaces a peer's wants: work that was queued for the others is gone, exactly.",
+        (
+            "test_bitswap_oddities::test_a_full_wantlist_takes_back_exactly_what_waits",
+            "unit/bitswap/test_serving::test_a_full_wantlist_replaces_what_was_wanted",
         ),
     ),
 }
@@ -106,13 +222,18 @@ BUDGETS = (
 """300,000,000 ns and 100,000,000 ns at 50 ms each way."""
 
 
+@cache
 def described() -> dict[str, str]:
-    """Return the docstring of every simulation test, by its module and name."""
+    """Return the docstring of every test and state machine, by its folder (but for this one), module and name."""
     tests: dict[str, str] = {}
-    for path in sorted(HERE.glob("test_*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                tests[f"{path.stem}::{node.name}"] = ast.get_docstring(node) or ""
+    for folder in FOLDERS:
+        for path in sorted((HERE.parent / folder).glob("test_*.py")):
+            where = path.stem if folder == HERE.name else f"{folder}/{path.stem}"
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                    continue
+                if node.name.startswith("test_") or node.name.endswith("Machine"):
+                    tests[f"{where}::{node.name}"] = ast.get_docstring(node) or ""
     return tests
 
 

@@ -44,6 +44,7 @@ def test_where_close_waits_for_ten_seconds_a_few_blocks_a_minute_are_served() ->
 
 @pytest.mark.slow
 def test_where_close_waits_for_nobody_every_block_is_served_as_fast_as_before_the_first_silence() -> None:
+    """T1: a day of sixteen that never answer; `make sweep` lives through all fourteen."""
     outcome = day(3)
     assert outcome.served == outcome.asked == DAY_BLOCKS
     assert set(outcome.per(story.HOUR)) == {1200}

@@ -70,6 +70,7 @@ async def test_blocks_that_wait_for_their_turn_stay_within_their_bytes(ahead_byt
 
 
 async def test_a_stream_for_wants_that_was_lost_is_opened_again_after_bitswap_reopen() -> None:
+    """T8: without a word from the peer."""
     opened: list[float] = []
 
     def reset(peer: object, stream: Stream, message: Message) -> None:

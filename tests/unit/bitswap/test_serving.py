@@ -76,6 +76,7 @@ async def test_what_is_cancelled_is_not_answered_when_it_comes() -> None:
 
 
 async def test_a_full_wantlist_replaces_what_was_wanted() -> None:
+    """T23: what is no longer wanted is not answered when it comes."""
     async with node("server") as server, scripted("peer") as peer:
         await peer.host.connect(server.address)
         await settled()
@@ -177,6 +178,7 @@ BAD = {
 @pytest.mark.parametrize("bad", list(BAD))
 @pytest.mark.parametrize("ours", [False, True], ids=["their stream", "our stream"])
 async def test_a_message_that_is_none_costs_its_stream_and_nothing_else(bad: str, ours: bool) -> None:
+    """T10: a new stream takes the place of the one that is reset."""
     cid, data = LARGE
     async with node("client", [SMALL]) as client, scripted("peer") as peer:
         task = current_loop().create_task(client.bitswap.get(cid, [peer.address]))
@@ -246,6 +248,7 @@ class FailingStore(MemoryBlockstore):
 @pytest.mark.parametrize("sizes", [True, False], ids=["sizes", "blocks"])
 @pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "fails"])
 async def test_where_storage_fails_for_one_block_the_others_are_served(sizes: bool, hangs: bool) -> None:
+    """T9: nothing is said of a block that storage does not answer for, and nobody waits for it."""
     many = blocks(20)
     bad = many[7][0]
     store = FailingStore(many, bad, sizes=sizes, hangs=hangs)

@@ -85,6 +85,7 @@ async def test_a_cancelled_get_leaves_nothing_wanted() -> None:
 
 @pytest.mark.parametrize("one_session", [True, False])
 async def test_another_who_wants_the_same_block_goes_on(one_session: bool) -> None:
+    """T13: in one session, and in two."""
     cid, data = block("a block")
     async with scripted("slow") as slow, node("client") as client, client.bitswap.session([slow.address]) as session:
         loop = current_loop()

@@ -138,6 +138,7 @@ async def test_what_is_dropped_of_messages_is_logged_for_who_looks(caplog: pytes
 
 
 async def test_answers_go_over_a_new_stream_when_the_peer_has_reset_one() -> None:
+    """T8: each time."""
     cid, data = block("a block", 2000)
     async with node("server", [(cid, data)]) as server, scripted("peer") as peer:
         await peer.host.connect(server.address)

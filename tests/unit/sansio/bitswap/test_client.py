@@ -44,6 +44,7 @@ def test_a_block_goes_to_every_session_that_wants_it_by_its_own_cid() -> None:
 
 
 def test_one_of_two_getters_that_gives_up_does_not_strand_the_other() -> None:
+    """T13: the want stays with the peer, and no cancel is sent."""
     client = client_of("a")
     one, two = client.session(["a"], 0.0), client.session(["a"], 0.0)
     for session in (one, two):
