@@ -19,15 +19,15 @@ from tests.interop.peers import HERE, PeerProgramError, node_program
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def metadata(module: str, arguments: Sequence[str]) -> dict[str, Any]:
+def metadata(module: str, arguments: Sequence[str], folder: str = "loopback") -> dict[str, Any]:
     """Return date, commit (`+`: with changes that were not committed), command, machine, versions and load so far."""
-    measured = ("src", "tests/interop", "benchmarks/loopback")
+    measured = ("src", "tests/interop", "tests/support", f"benchmarks/{folder}")
     changed = output(["git", "status", "--porcelain", "--untracked-files=no", "--", *measured])
     cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": output(["git", "rev-parse", "HEAD"]) + ("+" if changed else ""),
-        "command": " ".join(["python", "-m", f"benchmarks.loopback.{module}", *arguments]),
+        "command": " ".join(["python", "-m", f"benchmarks.{folder}.{module}", *arguments]),
         "machine": {
             "cpu": cpu[1] if cpu is not None else platform.processor(),
             "cores": os.cpu_count(),

@@ -380,9 +380,11 @@ class ExchangeMachine(RuleBasedStateMachine):
         session = node.sessions[-1]
         missing = [cid(n, codec) for n in wanted if n not in node.has]
         for each in missing:
-            get = Get(each, world.now)
+            gets = session.waiting.setdefault(each, [])
+            # Whoever joins somebody who waits knows what that one was told.
+            get = Get(each, world.now, denied_by=set(gets[0].denied_by) if gets else set())
             self.gets.append(get)
-            session.waiting.setdefault(each, []).append(get)
+            gets.append(get)
         session.core.want(missing, world.now)
         world.look_at_gets()
 
