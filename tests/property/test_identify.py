@@ -7,7 +7,7 @@ from hashlib import sha256
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiolibp2p.errors import RemoteProtocolError
+from aiolibp2p.errors import LimitError, RemoteProtocolError
 from aiolibp2p.identity.keys import PrivateKey
 from aiolibp2p.identity.multiaddr import Multiaddr
 from aiolibp2p.limits import Limits
@@ -63,7 +63,7 @@ def hear(chunks: list[bytes]) -> Identify | str:
         for chunk in chunks:
             decoder.receive_bytes(chunk)
         return decoder.receive_eof()
-    except RemoteProtocolError as error:
+    except (LimitError, RemoteProtocolError) as error:
         return str(error)
 
 

@@ -160,8 +160,12 @@ class Client:
         self.core.message_sent(peer_id, self._clock.now())
         self._soon()
 
-    def ended(self, peer_id: PeerId) -> None:
-        """Take note that the stream to a peer is gone: a new one tells everything again, after a pause."""
+    def ended(self, peer_id: PeerId, *, unread: bool) -> None:
+        """Take note that the stream to a peer is gone: a new one tells everything again, after a pause.
+
+        Args:
+            unread: makes no difference: what is wanted is told again after Bitswap has come back there.
+        """
         self._not_before[peer_id] = self._clock.now() + self.context.timeouts.bitswap_reopen
         self.core.stream_ended(peer_id)
         self._arm()

@@ -284,9 +284,12 @@ class Server:
         self.engine.written(token, self._clock.now(), position)
         self._pump()
 
-    def ended(self, peer_id: PeerId) -> None:
-        """Take note that a response stream is gone: what nothing confirmed is due again."""
-        self.engine.stream_reset(peer_id, self._clock.now())
+    def ended(self, peer_id: PeerId, *, unread: bool) -> None:
+        """Take note that a response stream is gone: what nothing confirmed is due again, unless nobody reads there."""
+        if unread:
+            self.engine.disconnected(peer_id, self._clock.now())
+        else:
+            self.engine.stream_reset(peer_id, self._clock.now())
         self._pump()
 
     # -- time --------------------------------------------------------------------------------------------------------

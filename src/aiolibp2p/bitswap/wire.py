@@ -161,8 +161,12 @@ class WriterUser(Protocol[T_contra]):
         """Take note that all bytes of a message were accepted, `position` in all on this stream."""
         ...
 
-    def ended(self, peer_id: PeerId) -> None:
-        """Take note that the stream, or the way to open one, is gone, and with it what was not written."""
+    def ended(self, peer_id: PeerId, *, unread: bool) -> None:
+        """Take note that the stream, or the way to open one, is gone, and with it what was not written.
+
+        Args:
+            unread: whether the peer has said that nobody there reads it any more.
+        """
         ...
 
 
@@ -294,10 +298,11 @@ class MessageWriter(Generic[T]):
     def _lose(self) -> None:
         stream, self._stream = self._stream, None
         self._forget()
+        unread = stream is not None and stream.reset_code == GARBAGE_COLLECTED
         if stream is not None:
             stream.on_readable(None)
             stream.reset()
-        self._user.ended(self._peer_id)
+        self._user.ended(self._peer_id, unread=unread)
 
     def _forget(self) -> None:
         self._queue.clear()

@@ -145,6 +145,12 @@ class Stream:
         return self._muxed.credit
 
     @property
+    def reset_code(self) -> int | None:
+        """The code with which the peer has reset this stream; None where it has not."""
+        error = self._error
+        return error.code if isinstance(error, StreamResetError) and error.by == "remote" else None
+
+    @property
     def usable(self) -> bool:
         """Whether it can still be written to."""
         return self._error is None and not self._write_closed and not self._over

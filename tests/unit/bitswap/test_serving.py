@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from aiolibp2p import Limits, Stream
+from aiolibp2p.bitswap import Bitswap
 from aiolibp2p.blocks import Cid, MemoryBlockstore
 from aiolibp2p.errors import DeadlineError, StorageError
 from aiolibp2p.identity.varint import encode_varint
@@ -24,6 +25,7 @@ from tests.support.bitswap import (
     settled,
     wants,
 )
+from tests.support.hosts import sim_host
 from tests.support.refusals import reached
 
 SMALL, LARGE = block("small", 1024), block("large", 1025)
@@ -329,3 +331,16 @@ async def test_what_limits_drop_of_messages_is_counted_by_the_host() -> None:
         await settled()
         assert not held.usable
         assert counted["connection_unread_bytes"] == 1
+
+
+async def test_who_leaves_bitswap_is_not_sent_again_what_it_has_had() -> None:
+    async with node("server", [LARGE]) as server, sim_host("client") as host:
+        async with Bitswap(host, MemoryBlockstore()) as bitswap:
+            assert await bitswap.get(LARGE[0], peers=[server.address]) == LARGE[1]
+        await settled()
+        assert host.connections
+        assert server.bitswap.stat().serving.sent.blocks == 1
+        async with Bitswap(host, MemoryBlockstore()) as bitswap:
+            assert await bitswap.get(LARGE[0], peers=[server.address]) == LARGE[1]
+        await settled()
+        assert server.bitswap.stat().serving.sent.blocks == 2
