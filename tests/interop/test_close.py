@@ -188,7 +188,6 @@ async def test_a_close_that_was_never_written_to_ends_both_sides(peers: Peers, w
         assert await peer.left_open() == []
 
 
-@pytest.mark.parametrize("stack", ["js", pytest.param("go", marks=pytest.mark.go)])
 async def test_close_waits_for_no_peer_that_stopped_reading(peers: Peers, stack: Stack) -> None:
     """T25: what it owes ends at `Timeouts.close`, and the connection carries on."""
     listener = peers.listener(stack, "stall")
@@ -208,7 +207,6 @@ async def test_close_waits_for_no_peer_that_stopped_reading(peers: Peers, stack:
         assert connection.ended is None
 
 
-@pytest.mark.parametrize("stack", ["js", pytest.param("go", marks=pytest.mark.go)])
 @pytest.mark.parametrize("size", [1, WINDOW + 1, 1_000_000])
 async def test_what_they_write_before_they_close_arrives_whole(dialer: Dialer, size: int) -> None:
     """T25: both orders of ending, with a peer that opens its streams eagerly; nothing is left on either side."""
