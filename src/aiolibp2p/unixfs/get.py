@@ -62,7 +62,7 @@ async def get(
     Raises:
         BlockNotFoundError: a block is missing.
         InvalidValueError: a block is not of UnixFS; or a directory has an entry that is called `..`, contains `/`, or
-            is otherwise no name of a file here.
+            is otherwise no name of a file here; or a symbolic link's target can be none.
         FileExistsError, IsADirectoryError: something else is at `destination`; or a directory has a name twice.
         FileNotFoundError, NotADirectoryError: the path leads nowhere, or the directory of `destination` is not there.
         OSError: the disk is full or cannot be written; `filename` says where.
@@ -193,6 +193,8 @@ class _Build:
             await self._writer.mkdir(where)
             self._waiting.append((node.cid, path))
         elif node.type == NodeType.SYMLINK:
+            if b"\0" in node.data:
+                raise InvalidValueError(f"block {node.cid}: a symbolic link's target cannot hold a NUL")
             await self._writer.symlink(node.data, where)
         else:
             await self._writer.open(where)

@@ -163,6 +163,16 @@ async def test_a_symbolic_link_is_written_as_one(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"out": "/nowhere"}
 
 
+@needs_links
+async def test_a_link_with_a_nul_in_its_target_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    store = Dags()
+    link = store.symlink("a\0b")
+    for cid in (link, store.directory(("file", store.raw(b"good")), ("link", link))):
+        with pytest.raises(InvalidValueError, match="NUL"):
+            await unixfs.get(store, cid, tmp_path / "out")
+    assert tree(tmp_path) == {}
+
+
 @needs_devices
 async def test_a_device_is_written_into_and_stays(tmp_path: Path) -> None:
     store = Dags()
