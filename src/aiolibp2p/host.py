@@ -465,6 +465,8 @@ class Host:
         except Exception as error:  # noqa: BLE001  the boundary of a user's handler
             stream.reset()
             self.on_handler_failed(stream, error)
+            if error is stream.connection.ended:
+                error.__traceback__ = None  # it is the connection's, and its frames would lead back there
         finally:
             self._swarm.counts.handlers -= 1
             stream.connection._counts.handlers -= 1

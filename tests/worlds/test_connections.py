@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,14 +14,16 @@ import pytest
 
 from aiolibp2p import Connection, Host, Limits, Stream, Timeouts
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError, Libp2pError, RemoteProtocolError, StreamResetError
-from aiolibp2p.sansio.yamux import ACK, PING
+from aiolibp2p.net.link import Link
+from aiolibp2p.sansio.noise import NoiseChannel
+from aiolibp2p.sansio.yamux import ACK, PING, YamuxSession, YamuxStream
 from aiolibp2p.sim import Link as SimLink
 from aiolibp2p.sim import current_net
 from tests.support.hosts import ECHO, OTHER, other_tasks
 from tests.support.leaks import host_leaks
 from tests.support.raw import NS, RawLink
 from tests.support.scripts import responding
-from tests.support.worlds import World, against_raw, echoed, link_of, pair, session_of, start
+from tests.support.worlds import World, against_raw, echo, echoed, link_of, pair, session_of, start
 
 WINDOW = 256 << 10
 AT_ONCE = 100
@@ -345,8 +348,8 @@ async def test_an_abnormal_end_never_looks_like_a_clean_one(
             link.answer(stream.id, ECHO)
             link.send_data(stream.id, b"what came")
         called: list[int] = []
-        by_callback = streams[3]
-        await world.until(lambda: all(stream._head or stream._muxed.readable for stream in streams))
+        by_callback, muxed = streams[3], session_of(connection).streams
+        await world.until(lambda: all(stream._head or muxed[stream.id].unread_bytes for stream in streams))
         by_callback.on_readable(lambda: called.append(1))
         for stream in streams:
             await end(link, stream.id)
@@ -422,3 +425,41 @@ async def test_our_own_abnormal_ends_are_told_as_such(world: World) -> None:
             await world.until(lambda number=number: len(seen) == number + 1)  # type: ignore[misc]
         assert [type(error) for error in seen] == [StreamResetError, ConnectionEndedError, ConnectionEndedError]
         assert {error.by for error in seen} == {"remote"}  # type: ignore[attr-defined]
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def alive() -> Counter[str]:
+    """Return how many of what a connection is made of there are."""
+    parts = (Connection, Link, YamuxSession, Stream, YamuxStream, NoiseChannel)
+    return Counter(type(found).__name__ for found in gc.get_objects() if isinstance(found, parts))
+
+
+@pytest.mark.usefixtures("_uncollected")
+@pytest.mark.parametrize("how", ["the dialler leaves", "the listener leaves", "abort"])
+async def test_a_connection_that_is_over_is_freed_without_the_collector(world: World, how: str) -> None:
+    """Else thousands of them would wait for it, and the memory of a host depend on how long ago it ran."""
+    gc.collect()
+    async with world.host("alice") as alice, world.host("bob") as bob:
+        bob.handle(ECHO, echo)
+        before = alive()
+        connection = await world.in_time(alice.connect(bob.addresses[0]))
+        await world.in_time(alice.identify(bob.peer_id))
+        await world.in_time(alice.ping(bob.peer_id))
+        assert await world.in_time(echoed(await connection.open_stream(ECHO), b"all of it")) == b"all of it"
+        kept = await connection.open_stream(ECHO)
+        await kept.write(b"kept")
+        assert await world.in_time(kept.read()) == b"kept"
+        await world.until(lambda: all(other.identify is not None for other in bob.connections))
+        assert alive()["Connection"] == before["Connection"] + 2
+        if how == "abort":
+            connection.abort()
+        else:
+            leaving, left = (alice, bob) if how == "the dialler leaves" else (bob, alice)
+            await world.in_time(leaving.disconnect(left.peer_id))
+        await world.until(lambda: not alice._swarm._links and not bob._swarm._links)
+        del connection, kept
+        await world.until(lambda: not len(bob._tasks))
+        await world.pass_time(0.01)
+        assert alive() == before

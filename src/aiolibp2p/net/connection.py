@@ -339,6 +339,8 @@ class Connection:
                 waiter.set_result(None)
         self._deadlines.close()
         self._owner.connection_ended(self, error)
+        # Who was told may have raised it: its traceback would hold their frames, and these the connection.
+        error.__traceback__ = None
 
     def on_socket_gone(self) -> None:
         """Take note that the socket is closed."""

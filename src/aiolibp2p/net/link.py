@@ -173,6 +173,10 @@ class Link(asyncio.BufferedProtocol):
         self._owner.link_gone(self)
         if self.connection is not None:
             self.connection.on_socket_gone()
+            # Without these cycles a connection is freed with its last user, not when the collector finds it.
+            self.connection = None
+            if self._session is not None:
+                self._session.streams.clear()
 
     def pause_writing(self) -> None:
         """Pull nothing from the session: the socket does not take more."""

@@ -86,6 +86,7 @@ class _Echo:
     def _end(self) -> None:
         self._ended = True
         self._stream.close()
+        self._stream.on_readable(None)
         self._responder.release(self._stream.peer_id)
 
 
