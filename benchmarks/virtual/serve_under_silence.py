@@ -38,10 +38,10 @@ LATENCY = 0.025
 BANDWIDTH = 100e6
 HOUR = 3600.0
 FEWEST_SECONDS = 100.0
-WORK = 40_000
+WORK = 20_000
 """About how many things silent peers do in one cell, if it is longer than the fewest seconds."""
 CONNECTING = 20
-"""Making a connection costs as much as so many wants."""
+"""Making a connection costs as much as so many wants; being there as much as one in 15 s."""
 BAIT_BYTES = 256 << 10
 HELD_BYTES = (64 << 10) + BAIT_BYTES
 """What may be held for one silent peer."""
@@ -58,7 +58,7 @@ TASK_SECONDS = Timeouts().storage
 def cell_seconds(kind: str, silent: int, most: float) -> float:
     """Return how long a cell lasts."""
     way = KINDS[kind]
-    done = 1 / way.wants_every + CONNECTING / way.reconnects_every + 1 / 60
+    done = 1 / way.wants_every + CONNECTING / way.reconnects_every + 1 / 15
     return min(most, max(FEWEST_SECONDS, WORK / (silent * done)))
 
 
@@ -66,7 +66,7 @@ def scene(kind: str, silent: int, seconds: float) -> Scene:
     """Return one cell; peers that read want little, as they get it."""
     bait = 4 << 10 if KINDS[kind].gives_credit else BAIT_BYTES
     return Scene(kind=kind, silent=silent, honest=HONEST, seconds=seconds, fetch_every=max(5.0, seconds / 60),
-                 honest_bytes=64 << 10, silent_bytes=bait)  # fmt: skip
+                 honest_bytes=16 << 10, silent_bytes=bait)  # fmt: skip
 
 
 def play(one: Scene) -> Outcome:

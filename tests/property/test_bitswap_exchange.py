@@ -1,7 +1,7 @@
 """Nodes that fetch from each other over a network that delays, loses and cuts: every get ends, and ends rightly.
 
 The clients and engines are the real ones; the network, storage and time are a model. `BITSWAP_EXAMPLES` is how many
-runs there are: 10,000 for a night.
+runs there are: 10,000 for a night, whose result `benchmarks/virtual/exchanges.py` keeps.
 """
 
 from __future__ import annotations
@@ -518,4 +518,4 @@ class ExchangeMachine(RuleBasedStateMachine):
 
 
 ExchangeMachine.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=STEPS)
-TestExchange = pytest.mark.slow(ExchangeMachine.TestCase)
+TestExchange = pytest.mark.timeout(60 + EXAMPLES)(pytest.mark.slow(ExchangeMachine.TestCase))
