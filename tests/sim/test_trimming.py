@@ -16,7 +16,7 @@ CROWD = 40
 
 async def test_a_fetch_goes_on_at_both_ends_while_a_crowd_comes_and_is_sent_away() -> None:
     current_net().set_link(Link(latency=0.05, bandwidth=400_000))
-    many = blocks(120, 60_000)
+    many = blocks(240, 60_000)
     async with (
         AsyncExitStack() as crowd,
         node("server", many, limits=MARKS) as server,
