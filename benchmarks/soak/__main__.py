@@ -88,7 +88,7 @@ class Soak:
         own = _starter(None)
         self._lanes.append(Users(None, own, node, tally, files=files, seed=seed, load=load))
         if self._options.strangers:
-            # What is remembered of peers, and of their signatures, is full before anything is measured.
+            # What is remembered of peers, their signatures and their records is full before anything is measured.
             await probe.ask("strangers", node.address, self._options.strangers, seconds=STRANGERS_SECONDS)
         for _ in range(2):
             await self._probe.step()

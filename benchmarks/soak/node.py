@@ -182,12 +182,12 @@ class SoakNode:
         return {"n": int(count)}
 
     async def strangers(self, address: str, count: str) -> Answer:
-        """Let so many hosts that nobody has met, each with a key of its own, come once."""
+        """Let so many hosts that nobody has met, each with a key and a signed record of its own, come once."""
         left = iter(range(int(count)))
 
         async def come() -> None:
             for _ in left:
-                async with Host() as host:
+                async with Host(listen=[LISTEN]) as host:
                     await host.identify(address)
 
         await asyncio.gather(*(come() for _ in range(STRANGERS_AT_ONCE)))
