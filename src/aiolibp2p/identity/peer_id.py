@@ -42,9 +42,7 @@ def check_peer_id(data: bytes) -> None:
 class PeerId:
     """Who a peer is: a value, immutable, and quick as a key of a dictionary."""
 
-    __slots__ = ("_data", "_hash", "_public_key", "_text")
-
-    _public_key: PublicKey | None
+    __slots__ = ("_data", "_hash", "_text")
 
     def __init__(self, data: bytes) -> None:
         """Take the bytes of the multihash.
@@ -86,19 +84,8 @@ class PeerId:
     @property
     def public_key(self) -> PublicKey | None:
         """The public key, where the ID holds it and its type is supported; None where it holds only a hash."""
-        try:
-            return self._public_key
-        except AttributeError:
-            self._public_key = self._inline_key()
-        return self._public_key
-
-    def to_cid_text(self) -> str:
-        """Return the ID as a CIDv1 of the type libp2p-key in base32 (`bafz…`)."""
-        return "b" + encode_base32(_CID_LIBP2P_KEY + self._data)
-
-    def _inline_key(self) -> PublicKey | None:
-        # A key knows its ID and an ID its key; the key is the module above.
-        from aiolibp2p.identity.keys import PublicKey
+        # Not kept, as a key keeps its ID: of every stranger both would wait for the collector.
+        from aiolibp2p.identity.keys import PublicKey  # the module above
 
         if self._data[0] != _IDENTITY:
             return None
@@ -106,6 +93,10 @@ class PeerId:
             return PublicKey.from_bytes(self._data[2:])
         except InvalidValueError:
             return None
+
+    def to_cid_text(self) -> str:
+        """Return the ID as a CIDv1 of the type libp2p-key in base32 (`bafz…`)."""
+        return "b" + encode_base32(_CID_LIBP2P_KEY + self._data)
 
     def __bytes__(self) -> bytes:
         return self._data

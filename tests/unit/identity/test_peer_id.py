@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from aiolibp2p.errors import InvalidValueError
-from aiolibp2p.identity.keys import KeyType, PrivateKey, PublicKey
+from aiolibp2p.identity.keys import _KEYS_REMEMBERED, KeyType, PrivateKey, PublicKey
 from aiolibp2p.identity.peer_id import INLINE_KEY_BYTES_MAX, PeerId
+from aiolibp2p.runtime import SystemEntropy
 
 FOLDER = Path(__file__).parents[2] / "vectors" / "identity"
 KEYS = json.loads((FOLDER / "keys.json").read_text("utf-8"))["keys"]
@@ -126,3 +128,19 @@ def test_bytes_that_are_no_multihash_of_a_key_are_refused(data: str) -> None:
 def test_text_that_is_no_peer_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidValueError):
         PeerId.parse(text)
+
+
+def test_an_id_and_its_key_wait_for_no_collector() -> None:
+    def alive() -> int:
+        return sum(isinstance(found, PublicKey | PeerId) for found in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        for _ in range(_KEYS_REMEMBERED + 100):
+            key = PrivateKey.generate(SystemEntropy()).public
+            assert PublicKey.from_bytes(bytes(key)).peer_id.public_key == key
+        assert alive() <= before + 2 * _KEYS_REMEMBERED + 2  # those that are remembered, and the last one
+    finally:
+        gc.enable()
