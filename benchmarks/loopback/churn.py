@@ -9,9 +9,9 @@ dials from nothing to the answer of a ping, 50 times a second at most: the media
 
 `silent`: sockets that never speak; the server holds `Limits.pending_inbound` of them, and each for `Timeouts.upgrade`.
 `rounds`: whole connections by eight peers. `strangers`: whole connections, each by a peer with a new key. A host
-remembers peers and keys, within bounds, and that is no leak: so here the warm-up is twice as long, more than the 1,024 public keys
-of a process, and the server remembers half as many peers as the others warm up with (`Limits.peers_remembered`). The
-command ends with 1 when something failed or a goal was missed.
+remembers peers and keys, within bounds, and that is no leak: so here the warm-up is twice as long, more than the 1,024
+public keys of a process, and the server remembers half as many peers as the other rows warm up with
+(`Limits.peers_remembered`). The command ends with 1 when something failed or a goal was missed.
 """
 
 from __future__ import annotations
