@@ -42,7 +42,7 @@ def framed(body: bytes) -> bytes:
 
 @pytest.mark.slow
 async def test_a_flood_of_wants_is_bounded_and_what_is_there_is_answered() -> None:
-    """T10: fifty thousand wants that cannot be met; a million take a minute and hold no more."""
+    """T10: fifty thousand wants that cannot be met hold no more than the limit of one peer."""
     many = blocks(20)
     async with node("server", many) as server, scripted("peer") as peer, node("honest") as honest:
         await peer.host.connect(server.address)
