@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.sockets, pytest.mark.slow]
 COUNTS = {"silent": (400, 1200), "rounds": (100, 250), "strangers": (100, 200)}
 """Of the warm-up and of all. More silent sockets than `Limits.pending_inbound` warm up, so that as many are held as
 later; whole connections take a processor longer than silent sockets do."""
-SILENT_PER_SECOND = 400.0
+SILENT_PER_SECOND = 600.0
 """A busy machine keeps up with that: what it does not accept in time waits in a queue of the system, in its order."""
 RSS_ANON_MOST = 1.1
 """A short warm-up leaves more of what is allocated once for afterwards."""
@@ -24,7 +24,7 @@ RSS_ANON_MOST = 1.1
 
 @pytest.fixture(scope="module")
 def programs() -> Iterator[Programs]:
-    with Programs("asyncio", upgrade=2.0, remember=50) as running:
+    with Programs("asyncio", upgrade=1.5, remember=50) as running:
         yield running
 
 

@@ -130,6 +130,7 @@ async def test_with_a_peer_that_does_not_read_its_socket_everything_ends_at_its_
     """Case 4: write, open_stream, lazy and eager, ping and wait_closed; close and reset take no time."""
     short = world.seconds(1, 0.02)
     timeouts = {"write_stall": 9 * short, "open_stream": 7 * short, "negotiate": 5 * short, "ping": 3 * short}
+    timeouts["connection_close"] = short
     async with unread(world, **timeouts, close=4 * short, identify=2 * short, keepalive=1000) as (host, _, connection):
         start_ns = world.now_ns()
         writer, closed, dropped = connection.streams[-3:]

@@ -358,7 +358,7 @@ async def test_where_the_writers_policy_does_not_allow_a_pause_its_field_says_so
 @pytest.mark.parametrize("answers", [True, False], ids=["answered", "never answered"])
 async def test_streams_whose_peer_never_finishes_are_freed(world: World, answers: bool) -> None:
     """Case 11: T4: a thousand, opened, written to and closed: counted, bounded, and all gone after `Timeouts.close`."""
-    close_seconds = world.seconds(10, 1.0)
+    close_seconds = world.seconds(10, 0.5)
     limits = Limits(tombstones_per_connection=400)
     timeouts = Timeouts(close=close_seconds, identify=world.seconds(5, 0.01))
 
