@@ -13,7 +13,7 @@ from benchmarks.loopback.churn import ROWS, Programs
 
 pytestmark = [pytest.mark.sockets, pytest.mark.slow]
 
-COUNTS = {"silent": (400, 1200), "rounds": (100, 250), "strangers": (100, 200)}
+COUNTS = {"silent": (300, 700), "rounds": (100, 250), "strangers": (100, 200)}
 """Of the warm-up and of all. More silent sockets than `Limits.pending_inbound` warm up, so that as many are held as
 later; whole connections take a processor longer than silent sockets do."""
 SILENT_PER_SECOND = 600.0
