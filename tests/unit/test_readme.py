@@ -27,6 +27,7 @@ ROWS = (
     "streams-32",
     "ping",
     "dial-identify",
+    "ping-p99",
     "ping-p99-adding",
     "idle",
     "open-streams",
