@@ -22,7 +22,7 @@ from tests.support.hosts import ECHO, OTHER, other_tasks
 from tests.support.leaks import host_leaks
 from tests.support.loops import on_real_loops, run_on
 from tests.support.relay import Relay
-from tests.support.worlds import World, echo, start
+from tests.support.worlds import World, echo, ended, start
 
 pytestmark = pytest.mark.sockets
 
@@ -57,17 +57,6 @@ async def nothing_left(*hosts: Host) -> None:
     await WORLD.until(lambda: not any(host.connections or host._swarm._links or len(host._tasks) for host in hosts))
     for host in hosts:
         assert [*host_leaks("host", host)] == []
-
-
-async def ended(waiting: Awaitable[object]) -> str:
-    """Return by which deadline something ended, or how else."""
-    try:
-        await waiting
-    except DeadlineError as error:
-        return error.deadline
-    except Libp2pError as error:
-        return type(error).__name__
-    return "done"
 
 
 async def test_on_a_half_open_connection_every_wait_ends_at_its_own_deadline() -> None:

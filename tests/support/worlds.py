@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiolibp2p import Connection, Host, Stream
+from aiolibp2p.errors import DeadlineError, Libp2pError
 from aiolibp2p.net.link import Link
 from aiolibp2p.runtime import SystemEntropy
 from aiolibp2p.sansio.yamux import YamuxSession
@@ -141,6 +142,17 @@ async def echoed(stream: Stream, data: bytes) -> bytes:
 def start(coroutine: Any, name: str = "part of the scenario") -> asyncio.Task[Any]:
     """Start a task on the running loop."""
     return asyncio.get_running_loop().create_task(coroutine, name=name)
+
+
+async def ended(waiting: Awaitable[object]) -> str:
+    """Return by which deadline something ended, or how else."""
+    try:
+        await waiting
+    except DeadlineError as error:
+        return error.deadline
+    except Libp2pError as error:
+        return type(error).__name__
+    return "done"
 
 
 def link_of(connection: Connection) -> Link:

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from aiolibp2p import Connection, Host, Limits, Stream, Timeouts
-from aiolibp2p.errors import ConnectionEndedError, DeadlineError, Libp2pError, RemoteProtocolError, StreamResetError
+from aiolibp2p.errors import ConnectionEndedError, Libp2pError, RemoteProtocolError, StreamResetError
 from aiolibp2p.net.link import Link
 from aiolibp2p.sansio.noise import NoiseChannel
 from aiolibp2p.sansio.yamux import ACK, PING, YamuxSession, YamuxStream
@@ -23,7 +23,7 @@ from tests.support.hosts import ECHO, OTHER, other_tasks
 from tests.support.leaks import host_leaks
 from tests.support.raw import NS, RawLink
 from tests.support.scripts import responding
-from tests.support.worlds import World, against_raw, echo, echoed, link_of, pair, session_of, start
+from tests.support.worlds import World, against_raw, echo, echoed, ended, link_of, pair, session_of, start
 
 WINDOW = 256 << 10
 AT_ONCE = 100
@@ -113,17 +113,6 @@ async def unread(world: World, **timeouts: float) -> AsyncIterator[tuple[Host, R
                 break
             await asyncio.sleep(0)
         yield host, link, connection
-
-
-async def ended(waiting: Awaitable[object]) -> str:
-    """Return by which deadline something ended, or how else."""
-    try:
-        await waiting
-    except DeadlineError as error:
-        return error.deadline
-    except Libp2pError as error:
-        return type(error).__name__
-    return "done"
 
 
 async def test_with_a_peer_that_does_not_read_its_socket_everything_ends_at_its_own_deadline(world: World) -> None:
