@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from aiolibp2p import Host, Stream
 from aiolibp2p.errors import Libp2pError
 from aiolibp2p.sim import Link, current_loop, current_net
-from tests.support.hosts import ECHO, OTHER, sim_host
+from tests.support.hosts import ECHO, sim_host, use_everything
 
 MILLISECOND = 1_000_000
 TURNS = 40
@@ -23,30 +22,6 @@ TURNS = 40
 async def echo(stream: Stream) -> None:
     async for data in stream:
         await stream.write(data)
-
-
-async def everything(alice: Host, bob: Host) -> None:
-    """Use all that a host offers, one after the other and at once."""
-    connection = await alice.connect(bob.addresses[0])
-    start = current_loop().create_task
-    eager = start(connection.open_stream(OTHER, ECHO))
-    tasks: list[asyncio.Task[Any]] = [eager, start(alice.ping(bob.peer_id)), start(alice.identify(bob.peer_id))]
-    try:
-        stream = await connection.open_stream(ECHO)
-        tasks.append(start(stream.write(bytes(600_000))))
-        await stream.read_exactly(500_000)
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    stream.close_write()
-    async for _ in stream:
-        pass
-    stream.close()
-    (await eager).close()
-    await stream.wait_closed()
-    await alice.disconnect(bob.peer_id)
 
 
 def at_turn(turns: int, action: Callable[[], object]) -> None:
@@ -92,7 +67,7 @@ async def test_sockets_may_die_at_every_step(kind: str, at_ms: int) -> None:
         names = [f"{turns} alice", f"{turns} bob"]
         async with sim_host(names[0]) as alice, sim_host(names[1]) as bob:
             bob.handle(ECHO, echo)
-            using = current_loop().create_task(everything(alice, bob))
+            using = current_loop().create_task(use_everything(alice, bob, bob.addresses[0]))
             when = current_loop().time_ns() + at_ms * MILLISECOND
             current_loop().call_at_ns(when, lambda turns=turns: at_turn(turns, lambda: kill_all(kind)))  # type: ignore[misc]
             results = await asyncio.gather(using, return_exceptions=True)
@@ -107,7 +82,7 @@ async def test_a_program_may_be_cancelled_at_every_step(at_ms: int) -> None:
         current_net().set_link(Link(latency=0.005))
         async with sim_host(f"{turns} alice") as alice, sim_host(f"{turns} bob") as bob:
             bob.handle(ECHO, echo)
-            using = current_loop().create_task(everything(alice, bob))
+            using = current_loop().create_task(use_everything(alice, bob, bob.addresses[0]))
             when = current_loop().time_ns() + at_ms * MILLISECOND
             current_loop().call_at_ns(when, lambda turns=turns, using=using: at_turn(turns, using.cancel))  # type: ignore[misc]
             await asyncio.wait([using])
@@ -128,7 +103,7 @@ async def test_a_host_may_be_left_at_every_step(who: str, at_ms: int) -> None:
         alice, bob = sim_host(f"{turns} alice"), sim_host(f"{turns} bob")
         async with alice, bob:
             bob.handle(ECHO, echo)
-            using = current_loop().create_task(everything(alice, bob))
+            using = current_loop().create_task(use_everything(alice, bob, bob.addresses[0]))
             await current_loop().pass_time(at_ms / 1000)
             for _ in range(turns):
                 await asyncio.sleep(0)

@@ -11,14 +11,13 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 import pytest
 
 from aiolibp2p import Host, Limits, Stream, Timeouts
 from aiolibp2p.errors import ConnectionEndedError, DeadlineError, DialError, Libp2pError
 from aiolibp2p.sansio.multistream import HEADER
-from tests.support.hosts import ECHO, OTHER, other_tasks
+from tests.support.hosts import ECHO, OTHER, other_tasks, use_everything
 from tests.support.leaks import host_leaks
 from tests.support.loops import on_real_loops, run_on
 from tests.support.relay import Relay
@@ -181,29 +180,6 @@ async def test_after_a_half_open_connection_the_peer_is_reached_again() -> None:
 # -- at every step -----------------------------------------------------------------------------------------------------
 
 
-async def everything(alice: Host, bob: Host, address: str) -> None:
-    """Use all that a host offers, one after the other and at once."""
-    connection = await alice.connect(address)
-    eager = start(connection.open_stream(UNKNOWN[0], ECHO))
-    tasks: list[asyncio.Task[Any]] = [eager, start(alice.ping(bob.peer_id)), start(alice.identify(bob.peer_id))]
-    try:
-        stream = await connection.open_stream(ECHO)
-        tasks.append(start(stream.write(bytes(600_000))))
-        await stream.read_exactly(500_000)
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    stream.close_write()
-    async for _ in stream:
-        pass
-    stream.close()
-    (await eager).close()
-    await stream.wait_closed()
-    await alice.disconnect(bob.peer_id)
-
-
 Disturbance = Callable[[Host, Host, Relay, "asyncio.Task[None]"], Awaitable[object] | None]
 
 
@@ -242,7 +218,7 @@ async def test_a_connection_may_die_at_every_step(what: str) -> None:
     turns, undisturbed = 0, False
     while not undisturbed:
         async with relayed(Timeouts(close=0.2)) as (alice, bob, relay, address):
-            using = start(everything(alice, bob, address))
+            using = start(use_everything(alice, bob, address))
             for _ in range(turns):
                 await asyncio.sleep(0)
             undisturbed = using.done() or turns > 400

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from aiolibp2p import Connection, Host, Stream
+from aiolibp2p import Connection, Host, Multiaddr, Stream
 from aiolibp2p.sim import SeededEntropy, current_loop, current_net, sim_runtime
 from tests.support.raw import RawLink, RawPeer, Script
 from tests.support.scripts import responding
 
 ECHO = "/echo/1.0.0"
 OTHER = "/other/1.0.0"
+UNKNOWN = "/unknown/1.0.0"
 
 
 def sim_host(name: str, **options: Any) -> Host:
@@ -68,3 +69,27 @@ async def accepted(**options: Any) -> AsyncIterator[tuple[Host, RawLink, Stream]
 def other_tasks() -> set[asyncio.Task[Any]]:
     """Return all tasks but the running one."""
     return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+async def use_everything(alice: Host, bob: Host, address: Multiaddr | str) -> None:
+    """Use all that a host offers, one after the other and at once."""
+    connection = await alice.connect(address)
+    start = asyncio.get_running_loop().create_task
+    eager = start(connection.open_stream(UNKNOWN, ECHO))
+    tasks: list[asyncio.Task[Any]] = [eager, start(alice.ping(bob.peer_id)), start(alice.identify(bob.peer_id))]
+    try:
+        stream = await connection.open_stream(ECHO)
+        tasks.append(start(stream.write(bytes(600_000))))
+        await stream.read_exactly(500_000)
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    stream.close_write()
+    async for _ in stream:
+        pass
+    stream.close()
+    (await eager).close()
+    await stream.wait_closed()
+    await alice.disconnect(bob.peer_id)
