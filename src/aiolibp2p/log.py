@@ -24,7 +24,6 @@ LAYERS: Mapping[str, str] = {
     "bitswap": "blocks from peers and for peers",
     "node": "repo, peerstore, RPC",
     "cli": "the command line and its daemon",
-    "sim": "the simulator",
 }
 """The layers that log, and what of."""
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}

@@ -129,7 +129,8 @@ def test_messages_are_fixed_texts_and_facts_are_fields() -> None:
     assert said
 
 
-def test_every_logger_is_that_of_its_layer() -> None:
+def test_every_logger_is_that_of_its_layer_and_every_layer_named_has_one() -> None:
+    found = set()
     for path in SOURCE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         if path.name == "log.py" and path.parent == SOURCE:
@@ -140,6 +141,8 @@ def test_every_logger_is_that_of_its_layer() -> None:
             if isinstance(call.func, ast.Name) and call.func.id == "logger_of":
                 (name,) = call.args
                 assert ast.literal_eval(name) == layer, path
+                found.add(layer)
+    assert found == set(LAYERS)
 
 
 async def test_what_happens_to_connections_is_told_by_their_layer(caplog: pytest.LogCaptureFixture) -> None:

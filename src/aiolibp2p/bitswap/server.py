@@ -137,7 +137,7 @@ class Server:
             return multihashes
         self.refused_wants += len(refused)
         self.engine.looked_up(peer_id, dict.fromkeys(refused), self._clock.now())
-        _log.debug("wants for blocks that are not to be had", extra={"peer": peer_id, "wants": len(refused)})
+        _log.debug("wants for blocks that are not to be had", extra={"peer_id": peer_id, "wants": len(refused)})
         self._pump()
         known = set(refused)
         return [multihash for multihash in multihashes if multihash not in known]
@@ -299,7 +299,7 @@ class Server:
             if peer_id in self._writers:
                 self._writers[peer_id].drop_unbegun()
         for peer_id in stalled:
-            _log.info("a peer takes no answers, and is left alone for a while", extra={"peer": peer_id})
+            _log.info("a peer takes no answers, and is left alone for a while", extra={"peer_id": peer_id})
             writer = self._writers.get(peer_id)
             if writer is not None:
                 writer.reset()

@@ -102,7 +102,7 @@ class MessageReader:
         except Libp2pError as error:
             if error is self._decoder.failure or isinstance(error, LimitError):
                 _log.debug(
-                    "a message was dropped, and its stream reset", extra={"peer": stream.peer_id, "error": error}
+                    "a message was dropped, and its stream reset", extra={"peer_id": stream.peer_id, "error": error}
                 )
             # One of ours too: a new one takes its place, and is read.
             stream.on_readable(None)
@@ -114,7 +114,7 @@ class MessageReader:
             self._refused("bitswap_wants_per_peer", message.dropped)
         if message.long_cids:
             self._refused("bitswap_cid_bytes", message.long_cids)
-        facts = {"peer": self._stream.peer_id, "dropped": message.dropped, "not_understood": message.skipped}
+        facts = {"peer_id": self._stream.peer_id, "dropped": message.dropped, "not_understood": message.skipped}
         _log.debug("parts of a message were dropped", extra=facts)
 
     def _hold(self, n_bytes: int) -> None:
