@@ -117,7 +117,7 @@ async def test_a_peer_that_is_given_up_is_logged(caplog: pytest.LogCaptureFixtur
         want_over(link, cid)
         await settled(40)
         [record] = [one for one in caplog.records if one.name == "aiolibp2p.bitswap"]
-        assert (record.levelname, vars(record)["peer"]) == ("INFO", link.peer.peer_id)
+        assert (record.levelname, vars(record)["peer_id"]) == ("INFO", link.peer.peer_id)
 
 
 async def test_what_is_dropped_of_messages_is_logged_for_who_looks(caplog: pytest.LogCaptureFixture) -> None:
